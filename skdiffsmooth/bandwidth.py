@@ -33,6 +33,8 @@ _HELD_OUT_TOLERANCE = 0.05
 # more rows it ends with parabolas through bandwidths `_STEP` apart in log h, `_MOST_STEPS` at most.
 _FEW = 256
 _STEP, _MOST_STEPS = 0.05, 4
+# Where bandwidths serve to compare others, which changes likelihoods by less than a ten-thousandth.
+_PRECISION_OF_SCREENING = 1e-2
 # Draws nearer to their row than this part of the distance of its nearest other row count as copies, as
 # in `metrics.memorization`; how many rows are compared, with how many at once, and of how many rows a
 # median says something. docs/evidence/trust.md has figures.
@@ -320,11 +322,14 @@ def _stationary_bracket_of_periods(
     return lower, math.sqrt(to_others / is_linear.sum())
 
 
-def maximize_leave_one_out(log_likelihood: LogLikelihood, lower: float, upper: float) -> float:
+def maximize_leave_one_out(
+    log_likelihood: LogLikelihood, lower: float, upper: float, precision: float = 1e-3
+) -> float:
     """Return the bandwidth between two bounds at which a leave-one-out log-likelihood is highest.
 
-    The best of a grid of twelve bandwidths of equal ratio is refined by Brent's method to 0.1 %, where
-    the likelihood is flat to a millionth. `log_likelihood` is a mean in nats and may be -inf.
+    The best of a grid of twelve bandwidths of equal ratio is refined by Brent's method to `precision`;
+    to 0.1 %, where the likelihood is flat to a millionth. `log_likelihood` is a mean in nats and may be
+    -inf.
     """
     if upper <= 1.001 * lower:
         return lower
@@ -342,7 +347,7 @@ def maximize_leave_one_out(log_likelihood: LogLikelihood, lower: float, upper: f
             lambda log_h: -counting(float(np.exp(log_h))),
             bounds=np.log([grid[max(best - 1, 0)], grid[min(best + 1, len(grid) - 1)]]),
             method="bounded",
-            options={"xatol": 1e-3},
+            options={"xatol": precision},
         )
     # Where the likelihood has jumps, the search may end below the best of the grid.
     refined = float(np.exp(result.x))
@@ -359,13 +364,15 @@ def gaussian_leave_one_out(
     periods: np.ndarray | None = None,
     *,
     is_screening: bool = False,
+    near: float | None = None,
 ) -> float:
     """Return the bandwidth of highest leave-one-out likelihood of the Gaussian kernel.
 
     Points (n_points, r) are distinct, centred and in coordinates of their affine hull; they coincide in
     `codimension` more dimensions. Weights sum to one, and `memory_limit` is in MiB. With more than 256
     points the search begins with the likelihood of 256, taken evenly by their distance from the origin,
-    under all others. It ends with that of all points, or with `is_screening` there. Exact up to 20 000
+    under all others, `near` that of similar rows if it is known. It ends with that of all points, or
+    with `is_screening` there. Exact up to 20 000
     points. Beyond, the likelihood is that of 4000 points, taken evenly, under the others, which are
     merged where that more than halves them. A single point raises ValueError. Left-out points are scored
     where they are, or at `queries` of theirs; then two points may coincide. Coordinates may have
@@ -390,15 +397,20 @@ def gaussian_leave_one_out(
     else:
         of = _leave_one_out_log_likelihood(points, weights, backend, memory_limit, periods)
         few = scored if len(points) <= _FEW else scored.evenly(_FEW)
-        # Distances, and two arrays of their size in each sum.
-        bytes_per_pair = 24 if periods is None else 8 * (5 + np.count_nonzero(periods))
+        # Distances, and an array of their size for the terms of sums.
+        bytes_per_pair = 16 if periods is None else 8 * (5 + np.count_nonzero(periods))
         is_kept = bytes_per_pair * len(few.x) * len(points) <= memory_limit * 2**20
         by_distances = _log_likelihood_by_distances
         of_few = by_distances(points, weights, few, periods) if is_kept else of(few)
         of_all = of(scored)
     with counted(len(scored.x)) as done:
         done.size = len(few.x)
-        h = maximize_leave_one_out(over_all_dimensions(of_few), lower, upper)
+        precision = _PRECISION_OF_SCREENING if is_screening else 1e-3
+        start = over_all_dimensions(of_few)
+        if near is None:
+            h = maximize_leave_one_out(start, lower, upper, precision)
+        else:
+            h = maximize_near(start, near, lower, upper)
         done()
         if is_screening or few is scored:
             return h
@@ -433,22 +445,30 @@ def _log_likelihood_by_distances(
     is_linear = periods == 0
     squares = cdist(queries.x[:, is_linear], points[:, is_linear], "sqeuclidean")
     squares[np.arange(len(squares)), queries.exclude] = np.inf
-    distances, log_weights = torch.from_numpy(squares), torch.from_numpy(np.log(weights))
-    # The weight of the others is the same at all bandwidths.
-    others = float(queries.weights @ np.log(weight_of_others(weights)[queries.exclude]))
-    row_weights = torch.from_numpy(queries.weights)
+    # Relative to the nearest point, so that at no bandwidth all terms of a sum underflow.
+    nearest = squares.min(axis=1)
+    squares -= nearest[:, None]
     on_circles = []
     for column in np.flatnonzero(~is_linear):
         period = float(periods[column])
         differences = queries.x[:, column, None] - points[:, column]
         on_circles.append((wrapped(differences, period), period))
+    # The weight of the others is the same at all bandwidths.
+    others = float(queries.weights @ np.log(weight_of_others(weights)[queries.exclude]))
+    terms, distance = np.empty_like(squares), float(queries.weights @ nearest)
 
     def log_likelihood(h: float) -> float:
-        logits = torch.add(log_weights, distances, alpha=-0.5 / h**2)
+        np.multiply(squares, -0.5 / h**2, out=terms)
+        top = 0.0
         for differences, period in on_circles:
-            logits += torch.from_numpy(log_wrapped_kernel(differences, period, h))
-        sums = torch.logsumexp(logits, dim=1)
-        return float(row_weights @ sums) - gaussian_log_normalizer(points.shape[1], h**2) - others
+            np.add(terms, log_wrapped_kernel(differences, period, h), out=terms)
+        if on_circles:
+            highest = terms.max(axis=1)
+            np.subtract(terms, highest[:, None], out=terms)
+            top = float(queries.weights @ highest)
+        sums = np.exp(terms, out=terms) @ weights
+        top += float(queries.weights @ np.log(sums)) - distance / (2 * h**2)
+        return top - gaussian_log_normalizer(points.shape[1], h**2) - others
 
     return log_likelihood
 
@@ -484,7 +504,7 @@ def _held_out_log_likelihood(
     memory_limit: float,
     periods: np.ndarray | None,
 ) -> Callable[[Queries], LogLikelihood]:
-    """Return the mean log-density of every k-th point given the others, merged, at bandwidths."""
+    """Return a function of queries: their log-likelihood given all but every k-th point, merged."""
     others = np.ones(len(points), dtype=bool)
     others[_held_out(len(points))] = False
     other_weights = weights[others] / weights[others].sum()

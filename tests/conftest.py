@@ -6,16 +6,22 @@ import pathlib
 import random
 import socket
 
-import hypothesis
-import numpy as np
 import pytest
-import torch
 
-# The same examples in every run, so that a change is judged by what it changes; new ones are looked
-# for with `pytest -m hypothesis --hypothesis-profile=explore`.
-hypothesis.settings.register_profile("explore", deadline=None)
-hypothesis.settings.register_profile("repeatable", deadline=None, derandomize=True)
-hypothesis.settings.load_profile("repeatable")
+
+def pytest_configure(config):
+    """Take the same examples in every run, so that a change is judged by what it changes.
+
+    Others are tried by `pytest -m hypothesis --hypothesis-profile=explore`. The process that only
+    distributes tests to others imports neither hypothesis nor torch, for which these would wait.
+    """
+    if getattr(config.option, "numprocesses", None) and not hasattr(config, "workerinput"):
+        return
+    import hypothesis
+
+    hypothesis.settings.register_profile("explore", deadline=None)
+    hypothesis.settings.register_profile("repeatable", deadline=None, derandomize=True)
+    hypothesis.settings.load_profile("repeatable")
 
 
 # Collection makes many objects that stay: nothing of them is garbage to look for, then or later.
@@ -24,6 +30,7 @@ gc.disable()
 
 def pytest_collection_finish():
     gc.freeze()
+    gc.set_threshold(10_000)  # at 700 objects garbage collection takes 3 % of the time
     gc.enable()
 
 
@@ -33,6 +40,9 @@ def what_others_draw_without_a_seed():
 
     Nothing of ours does, which test_common.py checks.
     """
+    import numpy as np
+    import torch
+
     random.seed(0)
     np.random.seed(0)  # noqa: NPY002 (the state that is meant)
     # torch.manual_seed seeds each kind of device too, which takes half a millisecond a test.
@@ -42,6 +52,8 @@ def what_others_draw_without_a_seed():
 @pytest.fixture(autouse=True, scope="module")
 def one_thread():
     """Small problems gain nothing from threads, and lose much where the machine is shared."""
+    import torch
+
     n_threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield

@@ -78,7 +78,7 @@ class ColumnSpace:
         """Return scales and relations of distinct rows (n_points, d) with weights that sum to one.
 
         `units` (d,) are the steps in which columns were recorded, 0 where they are not known. A relation
-        is as wide as half of them, or as float64 rounding, or as `rounding` (d,) if that is larger.
+        is as wide as half a step, or as float64 rounding, or as `rounding` (d,) if that is larger.
         """
         n_features = points.shape[1]
         units = np.zeros(n_features) if units is None else units

@@ -39,8 +39,8 @@ def local_scales(
     log_weights = _log(weights)
     for _ in range(_N_STEPS):
         logits = log_weights - 0.5 * np.tensordot(dimensions / variances, squares, axes=1)
-        posterior = _posterior_of_others(logits, weights)
-        variances = np.tensordot(squares, posterior, axes=2) + floor
+        ratios, factors = _ratios_of_others(logits, weights)
+        variances = np.tensordot(squares, factors[:, None] * ratios, axes=2) + floor
     widths = np.sqrt(variances)
     return float(widths[0]) if r else 1.0, widths[1:]
 
@@ -72,13 +72,15 @@ def local_covariance(rows: np.ndarray, weights: np.ndarray, scaled: np.ndarray) 
     floor = _THINNEST**2 * np.eye(dimension) + _step_covariance(rows, scaled)
     # Silverman's rule of thumb for the identity.
     covariance = (4 / (len(rows) * (dimension + 2))) ** (2 / (dimension + 4)) * np.eye(dimension)
-    log_weights = _log(weights)
+    log_weights, ones = _log(weights), np.ones((len(rows), 1))
+    logits = np.empty((len(rows), len(rows)))
     for _ in range(_N_STEPS):
         z = np.linalg.solve(np.linalg.cholesky(covariance), rows.T).T
-        logits = log_weights + z @ z.T - np.sum(z**2, axis=1) / 2
-        posterior = _posterior_of_others(logits, weights)
-        cross = rows.T @ posterior @ rows
-        both = weights + posterior.sum(axis=0)
+        bias = log_weights - np.sum(z**2, axis=1) / 2
+        np.matmul(np.hstack([z, ones]), np.column_stack([z, bias]).T, out=logits)
+        ratios, factors = _ratios_of_others(logits, weights)
+        cross = (rows * factors[:, None]).T @ (ratios @ rows)
+        both = weights + factors @ ratios
         updated = (rows.T * both) @ rows - cross - cross.T + floor
         smallest, largest = np.linalg.eigvalsh(updated)[[0, -1]]
         if not smallest > dimension * np.finfo(np.float64).eps * largest:
@@ -100,13 +102,15 @@ def _log(weights: np.ndarray) -> np.ndarray:
         return np.log(weights)
 
 
-def _posterior_of_others(logits: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Return weights (n, n) of all other rows, whose rows sum to `weights` (n,), in place."""
+def _ratios_of_others(logits: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return ratios (n, n) of weights of all other rows, in place, and factors (n,).
+
+    Times its factor, each row is those weights, and sums to that of `weights` (n,).
+    """
     np.fill_diagonal(logits, -np.inf)
     logits -= logits.max(axis=1, keepdims=True)
-    posterior = np.exp(logits, out=logits)
-    posterior *= (weights / posterior.sum(axis=1))[:, None]
-    return posterior
+    ratios = np.exp(logits, out=logits)
+    return ratios, weights / ratios.sum(axis=1)
 
 
 def _step_covariance(rows: np.ndarray, scaled: np.ndarray) -> np.ndarray:

@@ -14,7 +14,7 @@ from .._utils.progress import Loop, counted
 from .._utils.rows import merge_duplicates
 from .._utils.validation import LARGEST
 from .._utils.warnings import without_warnings
-from ..solvers import Heun
+from ..solvers import Multistep
 from .background import WIDTH, background_weight, choose_tail, mixed
 from .fitting import MOST_ROWS
 from .geometry import (
@@ -29,6 +29,7 @@ from .geometry import (
 )
 from .held_out import Fold, HeldOutRows
 from .settings import Metric, ParsedParameters, Relative, Sigma
+from .tails import StudentT
 from .training_data import TrainingData
 
 Folds = Sequence[tuple[np.ndarray, np.ndarray]]
@@ -51,7 +52,7 @@ _BOTH = _Candidates(
 _BANDWIDTHS = _Candidates(((0.85, 0.0),), ((1.0, 0.0),), ((0.7, 0.0), (0.55, 0.0)))
 _SIGMAS = _Candidates(((0.0, 1.5),), ((0.0, 2.0), (0.0, 3.0), (0.0, 5.0)), ((0.0, 1.0), (0.0, 0.5)))
 # Nodes, levels and steps under which candidates are compared.
-SCREENING_NODES, SCREENING_LEVELS = 32, 5
+SCREENING_NODES, SCREENING_LEVELS = 32, 6
 # Most rows by whose likelihood, under the model of all others, candidates are screened.
 MOST_JUDGES = 256
 # Metrics depend on the number of rows even less than ratios to the leave-one-out bandwidth do.
@@ -121,6 +122,8 @@ class Comparison:
     - `folds`: training and test rows, which share the relations between columns. None leaves each
       row out of all the others, exactly.
     - `most_judges`: most rows that screening scores, taken evenly.
+    - `one_by_one`: a comparison of the same rows that leaves out each. Then the tail of the background
+      at the rows of all folds is that of left-out rows: it is the same in all metrics.
 
     Where values were rounded, rows are scored at places where they may have been before.
     """
@@ -132,15 +135,17 @@ class Comparison:
         metrics: Sequence[Metric],
         folds: Folds | None = None,
         most_judges: int = MOST_JUDGES,
+        one_by_one: Comparison | None = None,
     ) -> None:
         self.parsed, self.data, self.metrics = parsed, data, metrics
+        self.one_by_one = one_by_one
         everything = np.arange(len(data.points))
         self.folds = [(everything, everything)] if folds is None else folds
         self.leaves_one_out = folds is None
         self.judges = data.evenly(most_judges)
         self._training: dict[int, TrainingData] = {}
         self._folds: dict[tuple[int, bool], list[Fold]] = {}
-        self._tails: dict[tuple[int, float | Relative], tuple[int, float]] = {}
+        self._tails: dict[tuple[int, float | Relative], tuple[list[np.ndarray], float]] = {}
 
     def score(
         self, metric_index: int, scales: Scales, *, is_screening: bool
@@ -160,7 +165,7 @@ class Comparison:
             for (h, sigma), fold in zip(in_units, folds, strict=True)
         ):
             return -np.inf, Settings(metric, scales, background or 0.0), [-np.inf] * len(folds)
-        tail, reference = None, self._reference(metric_index)
+        tail = None
         if is_screening and background != 0:
             tail = self._tail(metric_index, scales[0], bandwidths)
         parts, tails = [], []
@@ -168,8 +173,8 @@ class Comparison:
             if is_screening:
                 columns, weight = [self._screened(fold, bandwidth, sigma)], 0.0
                 if tail is not None:
-                    index, weight = tail
-                    columns += [fold.kde(WIDTH * bandwidth), reference[number].tails[:, index]]
+                    of_tail, weight = tail
+                    columns += [fold.kde(WIDTH * bandwidth), of_tail[number]]
                 parts.append(np.column_stack(columns))
             else:
                 with without_warnings():
@@ -196,7 +201,7 @@ class Comparison:
         if key not in self._folds:
             before = self._folds.get((metric_index, not is_screening))
             has_relations = is_scaled(self.metrics[metric_index])
-            folds = []
+            folds: list[Fold] = []
             for number, (_, test) in enumerate(self.folds):
                 scored = np.intersect1d(test, self.judges) if is_screening else test
                 held_out = self._held_out(scored, has_relations=has_relations)
@@ -206,7 +211,14 @@ class Comparison:
                         if before is None
                         else before[number].geometry
                     )
-                    folds.append(Fold(geometry, held_out, self.parsed, is_screening=is_screening))
+                    fold = Fold(
+                        geometry,
+                        held_out,
+                        self.parsed,
+                        is_screening=is_screening,
+                        first=folds[0] if folds and is_screening else None,
+                    )
+                folds.append(fold)
             self._folds[key] = folds
         return self._folds[key]
 
@@ -245,29 +257,44 @@ class Comparison:
         with without_warnings():
             return fold.parts(bandwidth, sigma, _for_screening(self.parsed))[0][:, 0]
 
-    def _reference(self, metric_index: int) -> list[Fold]:
-        """Return the folds in the first metric of the same maps and relations, where tails are fitted.
+    def _students(
+        self, metric_index: int
+    ) -> tuple[list[StudentT], list[np.ndarray], list[np.ndarray]]:
+        """Return t distributions, and their log-densities and distances (n, n_students) in each fold.
 
-        In units of X tails are the same in all of these metrics: a t distribution that is fitted to
-        linearly transformed rows is transformed likewise.
+        They are fitted in the first metric of the same maps and relations. In units of X tails are the
+        same in all of these metrics: a t distribution that is fitted to linearly transformed rows is
+        transformed likewise.
         """
         kinds = [(is_warped(metric), is_scaled(metric)) for metric in self.metrics]
-        return self.prepare(kinds.index(kinds[metric_index]), is_screening=True)
+        first = kinds.index(kinds[metric_index])
+        if self.one_by_one is not None:
+            students, (tails,), (distances,) = self.one_by_one._students(first)
+            (all_rows,) = self.one_by_one.prepare(first, is_screening=True)
+            exclude = all_rows.held_out.exclude
+            assert exclude is not None
+            rows = [np.isin(exclude, test) for _, test in self.folds]
+            return students, [tails[own] for own in rows], [distances[own] for own in rows]
+        folds = self.prepare(first, is_screening=True)
+        # Where few rows of a fold use a direction, there are no heavy tails.
+        n_students = min(fold.tails.shape[1] for fold in folds)
+        return (
+            folds[0].geometry.students[-n_students:],
+            [fold.tails[:, -n_students:] for fold in folds],
+            [fold.distances[:, -n_students:] for fold in folds],
+        )
 
     def _tail(
         self, metric_index: int, requested: float | Relative, bandwidths: Sequence[float]
-    ) -> tuple[int, float]:
-        """Return which t distribution suits the background, an index from the end, and its weight.
+    ) -> tuple[list[np.ndarray], float]:
+        """Return log-densities (n,) of folds under the background's t distribution, and its weight.
 
         KDEs of given bandwidths take the place of models, which would take longer.
         """
         key = metric_index, requested
         if key not in self._tails:
+            students, tails, distances = self._students(metric_index)
             folds = self.prepare(metric_index, is_screening=True)
-            reference = self._reference(metric_index)
-            # Where few rows of a fold use a direction, there are no heavy tails.
-            n_students = min(fold.tails.shape[1] for fold in reference)
-            students = reference[0].geometry.students[-n_students:]
             kdes = [
                 np.column_stack([fold.kde(h), fold.kde(WIDTH * h)])
                 for fold, h in zip(folds, bandwidths, strict=True)
@@ -275,12 +302,13 @@ class Comparison:
             weights = np.concatenate([fold.held_out.weights for fold in folds])
             tail = choose_tail(
                 students,
-                np.concatenate([fold.tails[:, -n_students:] for fold in reference]),
+                np.concatenate(tails),
                 np.concatenate(kdes),
-                np.concatenate([fold.distances[:, -n_students:] for fold in reference]),
+                np.concatenate(distances),
                 weights / weights.sum(),
             )
-            self._tails[key] = students.index(tail.student) - n_students, tail.weight
+            index = students.index(tail.student)
+            self._tails[key] = [of_fold[:, index] for of_fold in tails], tail.weight
         return self._tails[key]
 
 
@@ -292,7 +320,7 @@ def _for_screening(parsed: ParsedParameters) -> ParsedParameters:
         rule=replace(parsed.rule, n_nodes=SCREENING_NODES),
         n_levels=SCREENING_LEVELS,
         n_steps=SCREENING_LEVELS,
-        solver=Heun(),
+        solver=Multistep(),
         tol=None,
     )
 
@@ -416,7 +444,10 @@ def _choose(
         folds = folds_for_metrics(rows.points, data.columns)
         compared = one_by_one
         if folds is not None or len(rows.points) < len(one_by_one.data.points):
-            compared = Comparison(parsed, rows, metrics, folds)
+            of_rows = one_by_one if rows is one_by_one.data else Comparison(parsed, rows, metrics)
+            compared = of_rows
+            if folds is not None:
+                compared = Comparison(parsed, rows, metrics, folds, one_by_one=of_rows)
         kde = (parsed.bandwidth, 0.0) if isinstance(parsed.bandwidth, float) else KDE
         likely = likely_metrics(metrics, lambda some: [scored(compared, k, kde)[0] for k in some])
         if parsed.has_absolute_scale:

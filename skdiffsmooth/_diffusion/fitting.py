@@ -1,4 +1,4 @@
-"""Makes a model for given scales: levels, nodes and hierarchy of the points. Nothing is trained."""
+"""Functions that make a model for given scales: levels, nodes and hierarchy of the points."""
 
 from __future__ import annotations
 

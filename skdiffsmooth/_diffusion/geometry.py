@@ -21,7 +21,7 @@ from ..bandwidth import Queries, gaussian_leave_one_out, warn_of_copies
 from ..bases import ManifoldParzen, base_components
 from ..kernels import ReducedKernel
 from ..noise import VarianceExploding
-from .background import DEGREES
+from .background import DEGREES, WITHOUT_VARIANCE
 from .settings import Metric, ParsedParameters, Relative, Sigma
 from .tails import StudentT, fit_student_t
 from .training_data import TrainingData
@@ -90,7 +90,11 @@ class Geometry:
             # The peak of a t distribution at a value that many rows have would have no width.
             x, _, weights = self.queries
         periods = () if self.periods is None else tuple(self.periods[self.periods > 0].tolist())
-        return fit_student_t(x, weights, embedding, DEGREES, self.data.shards, periods)
+        degrees, dimension = DEGREES, x.shape[1] - len(periods) + self.hull.codimension
+        if dimension > 1 and len(x) > 1 and self.data.shards.alone:
+            # The others are never chosen.
+            degrees = tuple(nu for nu in DEGREES if nu > WITHOUT_VARIANCE)
+        return fit_student_t(x, weights, embedding, degrees, self.data.shards, periods)
 
     def with_copies_apart(self) -> Geometry:
         """Return the geometry with the training rows that score left-out rows."""
@@ -164,9 +168,16 @@ def _metric_and_hull(
 
 
 def leave_one_out_bandwidth(
-    geometry: Geometry, parsed: ParsedParameters, *, is_screening: bool = False
+    geometry: Geometry,
+    parsed: ParsedParameters,
+    *,
+    is_screening: bool = False,
+    near: float | None = None,
 ) -> float:
-    """Return the likeliest leave-one-out bandwidth of the KDE; screening scores 256 rows at most."""
+    """Return the likeliest leave-one-out bandwidth of the KDE, `near` that of other rows.
+
+    Screening scores 256 rows at most.
+    """
     queries, geometry = geometry.queries, geometry.with_copies_apart()
     return gaussian_leave_one_out(
         geometry.coordinates,
@@ -178,6 +189,7 @@ def leave_one_out_bandwidth(
         queries,
         geometry.periods,
         is_screening=is_screening,
+        near=near,
     )
 
 

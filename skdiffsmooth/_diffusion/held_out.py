@@ -37,9 +37,10 @@ class Fold:
         parsed: ParsedParameters,
         *,
         is_screening: bool,
+        first: Fold | None = None,
     ) -> None:
         self.geometry, self.held_out, self.parsed = geometry, held_out, parsed
-        self.is_screening = is_screening
+        self.is_screening, self._first = is_screening, first
         self._kdes: dict[float, np.ndarray] = {}
         self.embedding = Embedding(geometry.metric, geometry.hull)
         exclude, self.rows = held_out.exclude, held_out.recorded + held_out.offsets
@@ -53,8 +54,16 @@ class Fold:
 
     @cached_property
     def h(self) -> float:
-        """Bandwidth of highest leave-one-out likelihood of the KDE of the training rows."""
-        return leave_one_out_bandwidth(self.geometry, self.parsed, is_screening=self.is_screening)
+        """Bandwidth of highest leave-one-out likelihood of the KDE of the training rows.
+
+        The search begins at that of the first fold, where screening has several.
+        """
+        return leave_one_out_bandwidth(
+            self.geometry,
+            self.parsed,
+            is_screening=self.is_screening,
+            near=None if self._first is None else self._first.h,
+        )
 
     @cached_property
     def _posterior(self) -> Posterior | PeriodicPosterior:

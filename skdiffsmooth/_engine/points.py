@@ -81,6 +81,11 @@ class Points:
         return len(self) <= 2 * (self.dimension + 2)
 
     @cached_property
+    def log_weights_of_others(self) -> torch.Tensor:
+        """Logarithms (N,) of the weights of all points but each."""
+        return log_weight_of_others(self.log_weights)
+
+    @cached_property
     def groups(self) -> Groups:
         """The points in groups of near neighbours (CPU only); computed at the first use."""
         return Groups(self.positions, self.log_weights, self.unit)

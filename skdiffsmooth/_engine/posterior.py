@@ -28,7 +28,7 @@ from .factorised import Factoriser, NodeTable
 from .influence import Influence, influence_of_points
 from .merge import Pairs, merger_of
 from .moments import Denoiser, Moments, Nodes, SingleMoments, rows_of
-from .points import Points, exclude_, exp_, log_weight_of_others
+from .points import Points, exclude_, exp_
 from .precision import FloatPromotion
 from .tiles import Tiles
 
@@ -359,7 +359,7 @@ class Posterior(FloatPromotion, Denoiser):
         gaussian = gaussian_log_normalizer(self._points.dimension, v)
         if exclude is None:
             return gaussian
-        return gaussian + log_weight_of_others(self._points.log_weights)[exclude]
+        return gaussian + self._points.log_weights_of_others[exclude]
 
     def _is_exact(self, v: float, max_norm: float) -> bool:
         return self._points.products_are_exact(v, max_norm)

@@ -15,6 +15,7 @@ Gaussian kernel density estimate of bandwidth s. Samples are F(x), x ~ p.
 from __future__ import annotations
 
 import math
+import numbers
 from typing import Any
 
 import numpy as np
@@ -22,7 +23,10 @@ from sklearn.base import BaseEstimator, clone
 from sklearn.exceptions import NotFittedError
 from sklearn.utils.validation import check_is_fitted, has_fit_parameter
 
+from .._coordinates.columns import ColumnSpace
+from .._coordinates.embedding import Embedding
 from .._coordinates.hull import AffineHull, hull_in_one_unit
+from .._coordinates.metric import LinearMetric, check_linear_metric, fit_metric, is_scaled
 from .._diffusion.conditional import draw_given_columns, log_density_of_columns
 from .._diffusion.joint_density import N_CENTERS, JointDensity
 from .._diffusion.posterior import PosteriorMixin
@@ -30,9 +34,8 @@ from .._diffusion.settings import resolve_n_nodes
 from .._utils.backend import Backend
 from .._utils.draws import draw_points
 from .._utils.estimator import DistanceDensityMixin, on_one_fit
-from .._utils.gaussian import gaussian_log_normalizer
 from .._utils.progress import reports_fit
-from .._utils.rows import MergedRows
+from .._utils.shards import ONE_PROCESS
 from .._utils.table import column_names
 from .._utils.threads import threads_for
 from .._utils.units import common_unit, per_unit
@@ -90,10 +93,10 @@ class CoarseScoreDiffusion(PosteriorMixin, DistanceDensityMixin, BaseEstimator):
     ----------
     switch_scale : float or "auto", default="auto"
         Standard deviation of the noise at which the coarse score replaces that of the data, in
-        units of X: the square root of the paper's time t0. It must be below the reach of the
-        manifold, within which projections are unique. "auto" is 0.3 times the smaller of the reach
-        and the standard deviation of the rows in each dimension of the manifold; with ``degree=0``
-        it is that standard deviation times n_points^(-1 / (k + 4)).
+        units of the metric (of X by default): the square root of the paper's time t0. It must be below
+        the reach of the manifold, within which projections are unique. "auto" is 0.3 times the smaller
+        of the reach and the standard deviation of the rows in each dimension of the manifold; with
+        ``degree=0`` it is that standard deviation times n_points^(-1 / (k + 4)).
     degree : {0, 1, 2, 3}, default=2
         Degree of the local polynomials that make up the manifold, see `LocalPolynomialManifold`. 0
         takes the posterior mean in place of a projection: the one-step inertial sampler, a draw
@@ -101,18 +104,25 @@ class CoarseScoreDiffusion(PosteriorMixin, DistanceDensityMixin, BaseEstimator):
     n_components : int or "auto", default="auto"
         Dimension k of the manifold; "auto" rounds `intrinsic_dimension`.
     bandwidth : float, default=0.0
-        Noise left in the samples, as a standard deviation in units of X, below `switch_scale`. At
+        Noise left in the samples, in the units of `switch_scale` and below it. At
         zero, samples lie on the manifold and have a density with respect to its volume; above zero
         they have one in all of R^d. At the value `residual_scale_`, samples are about as far from
         the manifold as the rows are.
     n_neighbors : int or "auto", default="auto"
         Number of rows that each polynomial is fitted to, see `LocalPolynomialManifold`. Noisy rows
         need more.
+    metric : {"euclidean", "scaled", "whitened", "local"}, float or array-like of shape \
+            (n_features, n_features), default="euclidean"
+        Linear coordinates in which distances, the noise and the manifold are; see
+        SmoothedScoreDiffusion. Under all but "euclidean" and matrices, units of columns change nothing,
+        and constant columns, copies and totals are drawn to rounding. Lengths are then in units of the
+        metric, which in "scaled" are the standard deviations of the columns.
     manifold : manifold, transformer or None, default=None
         Replaces the local polynomials: an object of `skdiffsmooth.manifolds`, or any with a method
         ``project(X)`` that returns rows of shape (n, d). Without `tangent` it allows samples but
         no log-densities, and `switch_scale` must be a number. An estimator that is not fitted is
-        cloned and fitted. `degree`, `n_components` and `n_neighbors` then have no effect.
+        cloned and fitted. `degree`, `n_components` and `n_neighbors` then have no effect. It is in units
+        of X, so `metric` must be "euclidean".
     n_nodes : int or "auto", default="auto"
         Quadrature nodes along the normal space of each query at ``bandwidth=0``, an even number.
         "auto" is a Gauss-Hermite grid, 12 in one normal direction and 12 x 12 in two, and at
@@ -128,23 +138,28 @@ class CoarseScoreDiffusion(PosteriorMixin, DistanceDensityMixin, BaseEstimator):
     Attributes
     ----------
     switch_scale_ : float
-        The scale used, in units of X.
+        The scale used, in units of the metric.
     bandwidth_ : float
-        Standard deviation of the noise that samples keep.
+        Standard deviation of the noise that samples keep, in units of the metric.
+    metric_ : str, float or ndarray
+        The metric used.
+    coordinates_ : LinearMetric
+        Its coordinates, and their volume.
     fills_space_ : bool
         Whether log-densities are those of all columns. False if ``bandwidth=0`` and the manifold
         has fewer dimensions than X has columns: they are then with respect to the volume of the
-        manifold.
+        manifold, in units of the metric.
     reach_ : float or None
         Reach of the manifold, where it is known, or its estimate; None if the manifold has no
         tangents.
     residual_scale_ : float or None
-        Root mean square distance of the rows from the manifold in each normal direction, in units
-        of X; None for ``degree=0`` or where the dimension is not known.
+        Root mean square distance of the rows from the manifold in each normal direction, in units of
+        the metric; None for ``degree=0`` or where the dimension is not known.
     n_nodes_ : int
         Quadrature nodes along the normal space of each query; used if ``bandwidth=0``.
     manifold_ : object
-        The manifold that points are projected to; None for ``degree=0``.
+        The manifold that points are projected to, in the coordinates of the metric (rows
+        ``coordinates_.to_metric(X)``); None for ``degree=0``.
     n_components_ : int or None
         Dimension k of the manifold; None if `manifold` does not say.
     points_ : ndarray of shape (n_points, n_features)
@@ -152,8 +167,8 @@ class CoarseScoreDiffusion(PosteriorMixin, DistanceDensityMixin, BaseEstimator):
     weights_ : ndarray of shape (n_points,)
         Their weights; they sum to one.
     hull_ : AffineHull
-        An affine subspace that contains rows and manifold. Of rows above 2^400 or below 2^-400 in size
-        it and `manifold_` are those of the rows divided by a power of two.
+        An affine subspace that contains rows and manifold, in the same coordinates. Those of
+        "euclidean" are X or, for rows above 2^400 or below 2^-400 in size, X divided by a power of two.
     n_features_in_ : int
         Number of features.
     feature_names_in_ : ndarray of shape (n_features,)
@@ -182,8 +197,10 @@ class CoarseScoreDiffusion(PosteriorMixin, DistanceDensityMixin, BaseEstimator):
       such as the ends of an open `Curve`; -inf, with a warning, marks rows that project to points off
       a learned manifold, which has gaps there.
 
-    **Units.** Distances, the reach and `switch_scale` are in the one unit of all columns, so results
-    depend on the units of columns. Bring columns of different kinds to one scale first.
+    **Units.** By default distances, the reach and `switch_scale` are in the one unit of all columns, so
+    results depend on the units of columns. Pass ``metric="scaled"`` for columns of different kinds. No
+    metric is chosen by likelihood, as SmoothedScoreDiffusion does: densities along different manifolds
+    cannot be compared.
 
     **What is reconstructed.** The papers' hybrid sampler is known here from its abstract: a
     reverse SDE down to a fixed time and a deterministic flow from there. That the last part is one
@@ -210,8 +227,10 @@ class CoarseScoreDiffusion(PosteriorMixin, DistanceDensityMixin, BaseEstimator):
     diffusion model for manifold data in high-dimensional spaces, arXiv:2505.02508 (``degree=0``).
     """
 
-    # Distances from a manifold are in the one unit of all columns.
-    _measures_by_column = False
+    @property
+    def _measures_by_column(self) -> bool:  # type: ignore[override]
+        """Whether nearly equal rows are recognised in units of the columns, as the metric is."""
+        return isinstance(self.metric, numbers.Real | str) and self.metric != "euclidean"
 
     def __init__(
         self,
@@ -221,6 +240,7 @@ class CoarseScoreDiffusion(PosteriorMixin, DistanceDensityMixin, BaseEstimator):
         n_components: int | str = "auto",
         bandwidth: float = 0.0,
         n_neighbors: int | str = "auto",
+        metric: Any = "euclidean",
         manifold: Any = None,
         n_nodes: int | str = "auto",
         device: str = "cpu",
@@ -232,6 +252,7 @@ class CoarseScoreDiffusion(PosteriorMixin, DistanceDensityMixin, BaseEstimator):
         self.n_components = n_components
         self.bandwidth = bandwidth
         self.n_neighbors = n_neighbors
+        self.metric = metric
         self.manifold = manifold
         self.n_nodes = n_nodes
         self.device = device
@@ -274,13 +295,20 @@ class CoarseScoreDiffusion(PosteriorMixin, DistanceDensityMixin, BaseEstimator):
         """
         rows = self._check_training(X, sample_weight)
         points, weights = rows.points, rows.weights
+        metric = check_linear_metric(self.metric, points.shape[1])
+        columns = None
+        if is_scaled(metric):
+            columns = ColumnSpace.of_part(points, weights, rows.precision.unit, rows.whole)
+        # Squares of rows in extreme units would leave the finite range.
         unit = common_unit(points, ORDINARY)
-        if unit != 1:
-            return self._fit_in_unit(X, rows, unit)
+        coordinates = fit_metric(metric, points, weights, columns=columns, unit=unit)
+        unit = coordinates.unit
+        self._check_manifold_unit(coordinates)
+        measured = coordinates.to_metric(points)
         degree = check_integer("degree", self.degree, minimum=0)
         if degree not in DEGREES:
             raise ValueError(f"degree={degree} is out of range; expected 0, 1, 2 or 3.")
-        bandwidth = check_bandwidth(self.bandwidth, "X", strict=False)
+        bandwidth = check_bandwidth(self.bandwidth, "the metric", strict=False) / unit
         n_nodes = resolve_n_nodes(self.n_nodes, "sobol")
         if isinstance(self.n_neighbors, str):
             check_choice("n_neighbors", self.n_neighbors, ("auto",), hint="Or pass an integer.")
@@ -288,7 +316,10 @@ class CoarseScoreDiffusion(PosteriorMixin, DistanceDensityMixin, BaseEstimator):
             check_integer("n_neighbors", self.n_neighbors)
         backend = Backend.from_params(self.device, self.dtype)
         memory_limit = check_real("memory_limit", self.memory_limit, hint="It is in MiB.")
-        hull = hull_in_one_unit(points, column_names(X))
+        if coordinates.is_euclidean:
+            hull = hull_in_one_unit(measured, column_names(X))
+        else:
+            hull = coordinates.hull_of(measured, ONE_PROCESS)
         if hull.dimension == 0:
             raise ValueError(
                 "X has 1 distinct row, n_samples = 1 after merging equal rows; expected several, to fit "
@@ -297,30 +328,34 @@ class CoarseScoreDiffusion(PosteriorMixin, DistanceDensityMixin, BaseEstimator):
         manifold, n_components = self.manifold, None
         # Raises here, and not after the manifold was learned, if memory_limit is too small.
         _ = CoarseFlow(
-            points, weights, hull, None, 1.0, 0.0, None, 0, backend, memory_limit
+            measured, weights, hull, None, 1.0, 0.0, None, 0, backend, memory_limit
         ).posterior
-        with threads_for(len(points) ** 2 * (hull.dimension + 2)):
+        with threads_for(len(measured) ** 2 * (hull.dimension + 2)):
             if manifold is None:
-                n_components = self._resolve_n_components(points, hull)
+                n_components = self._resolve_n_components(measured, hull)
                 if degree:
-                    manifold = self._local_polynomials(points, weights, hull, n_components)
+                    manifold = self._local_polynomials(measured, weights, hull, n_components)
             else:
-                manifold = _resolve_manifold(manifold, points, weights)
+                manifold = _resolve_manifold(manifold, measured, weights)
                 hull = hull.joined(getattr(manifold, "affine_hull", None))
                 n_components = manifold.dimension if isinstance(manifold, Manifold) else None
-            reach, residual_scale = _measure(manifold, points, weights, hull.dimension)
+            reach, residual_scale = _measure(manifold, measured, weights, hull.dimension)
         data_std = math.sqrt(
-            float(weights @ np.sum((points - weights @ points) ** 2, axis=1)) / (n_components or 1)
+            float(weights @ np.sum((measured - weights @ measured) ** 2, axis=1))
+            / (n_components or 1)
         )
         concentration = float(np.sum(weights**2))
-        switch_scale = self._resolve_switch_scale(reach, data_std, concentration, n_components)
+        switch_scale = self._resolve_switch_scale(
+            reach, data_std, concentration, n_components, unit
+        )
         if bandwidth >= switch_scale:
             raise ValueError(
-                f"bandwidth={self.bandwidth!r} is not below the switch scale {switch_scale:.3g}, where "
-                "the flow begins; expected a smaller number. Lower bandwidth or raise switch_scale."
+                f"bandwidth={self.bandwidth!r} is not below the switch scale "
+                f"{unit * switch_scale:.3g}, where the flow begins; expected a smaller number. Lower "
+                "bandwidth or raise switch_scale."
             )
         if manifold is not None:
-            _warn_of_drops(manifold, points, hull, switch_scale)
+            _warn_of_drops(manifold, measured, hull, switch_scale)
         self._set_fitted(
             X,
             points_=points,
@@ -328,44 +363,45 @@ class CoarseScoreDiffusion(PosteriorMixin, DistanceDensityMixin, BaseEstimator):
             hull_=hull,
             manifold_=manifold,
             n_components_=n_components,
-            reach_=reach,
-            residual_scale_=residual_scale,
-            switch_scale_=switch_scale,
-            bandwidth_=bandwidth,
+            metric_=metric,
+            coordinates_=coordinates,
+            reach_=None if reach is None else unit * reach,
+            residual_scale_=None if residual_scale is None else unit * residual_scale,
+            switch_scale_=unit * switch_scale,
+            bandwidth_=unit * bandwidth,
             n_nodes_=n_nodes or default_nodes(max(hull.dimension - (n_components or 0), 1)),
             fills_space_=bandwidth > 0 or n_components == points.shape[1],
         )
         return self
 
-    def _fit_in_unit(self, X: Any, rows: MergedRows, unit: float) -> CoarseScoreDiffusion:
-        """Fit to rows divided by a power of two, since squares of the rows leave the finite range."""
-        if self.manifold is not None:
+    def _check_manifold_unit(self, coordinates: LinearMetric) -> None:
+        """Raise ValueError if a manifold, which is in units of X, is given in other coordinates."""
+        if self.manifold is None:
+            return
+        if not coordinates.is_euclidean:
+            raise ValueError(
+                f"manifold={self.manifold!r} is in units of X, and metric={self.metric!r} has others; "
+                "expected metric='euclidean'. Leave metric at its default, or manifold at None."
+            )
+        if coordinates.unit != 1:
             raise ValueError(
                 f"manifold={self.manifold!r} is in units of X, whose squares overflow or underflow; "
-                f"expected X of ordinary size. Multiply X, manifold and scales by 1 / {unit:.3g}."
+                "expected X of ordinary size. Multiply X, manifold and scales by "
+                f"1 / {coordinates.unit:.3g}."
             )
-        scales = {
-            name: check_real(name, getattr(self, name), strict=False) / unit
-            for name in ("switch_scale", "bandwidth")
-            if not isinstance(getattr(self, name), str)
-        }
-        within = (
-            clone(self).set_params(**scales).fit(rows.points / unit, sample_weight=rows.weights)
-        )
-        lengths = ("reach_", "residual_scale_", "switch_scale_", "bandwidth_")
-        own = {name: value for name, value in vars(within).items() if name.endswith("_")}
-        own |= {name: unit * own[name] for name in lengths if own[name] is not None}
-        self._set_fitted(X, **own | {"points_": rows.points, "_scaled_": (unit, within)})
-        return self
 
     @property
-    def _scaled(self) -> tuple[float, CoarseScoreDiffusion] | None:
-        """The power of two by which rows of extreme size are divided, and their model, or None."""
-        return vars(self).get("_scaled_")
+    def _embedding(self) -> Embedding:
+        """The hull of rows and manifold in the coordinates of the metric."""
+        return Embedding(self.coordinates_, self.hull_)
 
     def _check_range(self, name: str, rows: np.ndarray) -> None:
         """See `DistanceDensityMixin`."""
-        check_size(name, rows / (1.0 if self._scaled is None else self._scaled[0]))
+        with np.errstate(over="ignore"):
+            check_size(name, self.coordinates_.to_metric(rows))
+
+    def _breaks_relations(self, X: Any) -> np.ndarray:
+        return self.coordinates_.columns.breaks_relations(self._check_query(X))
 
     def _sums_per_row(self) -> float:
         """See `DensityEstimatorMixin`."""
@@ -401,17 +437,23 @@ class CoarseScoreDiffusion(PosteriorMixin, DistanceDensityMixin, BaseEstimator):
         return manifold.fit(points, sample_weight=weights)
 
     def _resolve_switch_scale(
-        self, reach: float | None, data_std: float, concentration: float, n_components: int | None
+        self,
+        reach: float | None,
+        data_std: float,
+        concentration: float,
+        n_components: int | None,
+        unit: float,
     ) -> float:
-        """Return the switch scale; `concentration` is the sum of the squared row weights."""
-        hint = "Pass a number in units of X, or 'auto'."
+        """Return the switch scale in a unit, as others are; `concentration` is the sum of w^2."""
+        hint = "Pass a number in units of the metric, or 'auto'."
         if not isinstance(self.switch_scale, str):
-            scale = check_real("switch_scale", self.switch_scale, hint=hint)
+            scale = check_real("switch_scale", self.switch_scale, hint=hint) / unit
             if reach is not None and scale > reach:
                 warn_user(
-                    f"switch_scale={scale:.3g} exceeds the reach of the manifold, {reach:.3g}: noise of "
-                    "this scale moves rows beyond centres of curvature, and they project elsewhere. "
-                    f"Lower it to {FRACTION_OF_REACH * reach:.3g}, or raise n_neighbors if the rows are "
+                    f"switch_scale={unit * scale:.3g} exceeds the reach of the manifold, "
+                    f"{unit * reach:.3g}: noise of this scale moves rows beyond centres of curvature, "
+                    "and they project elsewhere. Lower it to "
+                    f"{unit * FRACTION_OF_REACH * reach:.3g}, or raise n_neighbors if the rows are "
                     "noisy."
                 )
             return scale
@@ -428,20 +470,17 @@ class CoarseScoreDiffusion(PosteriorMixin, DistanceDensityMixin, BaseEstimator):
         return FRACTION_OF_REACH * min(reach, data_std)
 
     def _draw(self, n: int, rng: np.random.RandomState) -> np.ndarray:
-        if self._scaled is not None:
-            unit, within = self._scaled
-            return unit * within._draw(n, rng)
-        hull, scale = self.hull_, self.switch_scale_
+        embedding, unit = self._embedding, self.coordinates_.unit
+        scale, bandwidth = self.switch_scale_ / unit, self.bandwidth_ / unit
         # Noise in coordinates of the hull, which turn with the data: rotated data give rotated
         # samples.
-        rows, _ = hull.split(draw_points(rng, self.points_, self.weights_, n))
+        rows, _ = embedding.split(draw_points(rng, self.points_, self.weights_, n))
         rows += scale * rng.standard_normal(rows.shape)
         feet = self._flow().project(rows)
-        contraction = self.bandwidth_ / scale
-        rows = hull.lift(feet + contraction * (rows - feet))
-        if contraction and hull.codimension:
-            rows += self.bandwidth_ * hull.project_out(rng.standard_normal(rows.shape))
-        return rows
+        rows = feet + bandwidth / scale * (rows - feet)
+        if not bandwidth:
+            return embedding.rows_within(rows)
+        return embedding.rows(rows, np.full((n, 1), bandwidth), rng)
 
     def _joint_density(self) -> JointDensity:
         """Return the density of all columns, for marginals and conditionals."""
@@ -449,7 +488,14 @@ class CoarseScoreDiffusion(PosteriorMixin, DistanceDensityMixin, BaseEstimator):
             raise ValueError(
                 "given and columns need a density of all columns, and with bandwidth=0.0 samples are on "
                 "a manifold; expected a bandwidth > 0. Fit with CoarseScoreDiffusion(bandwidth=<number "
-                "in units of X>), or use SmoothedScoreDiffusion."
+                "in units of the metric>), or use SmoothedScoreDiffusion."
+            )
+        n_relations = self.coordinates_.columns.n_relations
+        if n_relations:
+            raise ValueError(
+                f"given and columns need independent columns, and {n_relations} of X follow from others "
+                "(constants, copies, totals); expected none. Drop these columns, or use "
+                "SmoothedScoreDiffusion."
             )
         rows = self.sample(N_CENTERS, random_state=0)
         return JointDensity.of_draws(self.score_samples, rows)
@@ -466,11 +512,8 @@ class CoarseScoreDiffusion(PosteriorMixin, DistanceDensityMixin, BaseEstimator):
         return log_density_of_columns(joint, X, scored, given, self.memory_limit)[0]
 
     def _log_density_of_rows(self, X: np.ndarray, passed: Any) -> np.ndarray:
-        if self._scaled is not None:
-            unit, within = self._scaled
-            dimension = X.shape[1] if self.fills_space_ else self.n_components_
-            return within.score_samples(X / unit) - dimension * math.log(unit)
-        coordinates, residual = self.hull_.split(X)
+        embedding, unit = self._embedding, self.coordinates_.unit
+        coordinates, residual = embedding.split(X)
         if self.manifold_ is None and self.bandwidth_ == 0:
             raise ValueError(
                 "bandwidth=0.0 and degree=0: samples fill the convex hull of the rows, outside which "
@@ -492,9 +535,10 @@ class CoarseScoreDiffusion(PosteriorMixin, DistanceDensityMixin, BaseEstimator):
                     "the learned manifold, which has gaps there. Raise n_neighbors, lower degree, or "
                     "fit with a bandwidth and more n_components."
                 )
-            return log_density
-        log_density -= np.sum(residual**2, axis=1) / (2 * self.bandwidth_**2)
-        return log_density - gaussian_log_normalizer(self.hull_.codimension, self.bandwidth_**2)
+            if not self.fills_space_:
+                return log_density - self.n_components_ * math.log(unit)
+            return log_density + self.coordinates_.log_abs_det
+        return log_density + embedding.log_density_outside_hull(residual, self.bandwidth_ / unit)
 
     @on_one_fit
     def coarse_score(self, X: Any, t: Any = None) -> np.ndarray:
@@ -505,13 +549,13 @@ class CoarseScoreDiffusion(PosteriorMixin, DistanceDensityMixin, BaseEstimator):
         X : array-like of shape (n_samples, n_features)
             Queries.
         t : float, default=None
-            Noise variance, in squared units of X; None means ``switch_scale_ ** 2``.
+            Noise variance, in squared units of the metric; None means ``switch_scale_ ** 2``.
 
         Returns
         -------
         ndarray of shape (n_samples, n_features)
             In nats per unit of X. For an orthogonal projection, the gradient of
-            -distance^2 / (2 t): not that of `score_samples`.
+            -distance^2 / (2 t), with the distance in units of the metric: not that of `score_samples`.
 
         Raises
         ------
@@ -530,26 +574,29 @@ class CoarseScoreDiffusion(PosteriorMixin, DistanceDensityMixin, BaseEstimator):
         """
         X = self._check_query(X)
         if t is not None:
-            t = check_real("t", t, hint="It is in squared units of X.")
-        if self._scaled is not None:
-            unit, within = self._scaled
-            score = within.coarse_score(X / unit, None if t is None else t / unit / unit)
-            return per_unit("coarse_score", score, unit)
-        variance = self.switch_scale_**2 if t is None else t
-        coordinates, residual = self.hull_.split(X)
-        inside = (self._flow().project(coordinates) - coordinates) @ self.hull_.basis.T
-        return (inside - residual) / variance
+            t = check_real("t", t, hint="It is in squared units of the metric.")
+        embedding, unit = self._embedding, self.coordinates_.unit
+        variance = self.switch_scale_ / unit * (self.switch_scale_ / unit)
+        if t is not None:
+            variance = t / unit / unit
+        coordinates, residual = embedding.split(X)
+        towards = (self._flow().project(coordinates) - coordinates) / variance
+        if unit == 1:
+            return embedding.gradient(towards, residual, variance)
+        score = towards @ self.hull_.basis.T - residual / variance
+        return per_unit("coarse_score", score, unit)
 
     def _flow(self) -> CoarseFlow:
         """Return the map of noisy rows, on the present device."""
+        unit, residual_scale = self.coordinates_.unit, self.residual_scale_
         return CoarseFlow(
-            self.points_,
+            self.coordinates_.to_metric(self.points_),
             self.weights_,
             self.hull_,
             self.manifold_,
-            self.switch_scale_,
-            self.bandwidth_,
-            self.residual_scale_,
+            self.switch_scale_ / unit,
+            self.bandwidth_ / unit,
+            None if residual_scale is None else residual_scale / unit,
             self.n_nodes_,
             Backend.from_params(self.device, self.dtype),
             check_real("memory_limit", self.memory_limit, hint="It is in MiB."),

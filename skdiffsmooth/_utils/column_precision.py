@@ -97,15 +97,17 @@ class ColumnPrecision:
             described.append(f"and {len(columns) - _MOST_DESCRIBED} more")
         return described
 
-    def rounded_columns(self, names: np.ndarray | None) -> list[str]:
-        """Describe the columns that lose digits to the rounding of floats, at most eight of them.
+    def rounded_columns(self, points: np.ndarray, names: np.ndarray | None) -> list[str]:
+        """Describe the columns of distinct rows (n, d) that lose digits to the rounding of floats.
 
-        These are far from zero beside their standard deviation, and not multiples of a unit.
+        These are far from zero beside their standard deviation, and not multiples of a unit. At most
+        eight are described. Weights do not count: one row of most of the weight is no narrow column.
         """
-        is_rounded = (self.rounding > _LOST * self.std) & (self.std > 0) & (self.unit == 0)
+        std = column_norms(points - points.mean(axis=0)) / np.sqrt(len(points))
+        is_rounded = (self.rounding > _LOST * std) & (self.std > 0) & (self.unit == 0)
         return [
             f"column {column_label(names, column)}: to {self.rounding[column]:.2g}, and its standard "
-            f"deviation is {self.std[column]:.2g}"
+            f"deviation is {std[column]:.2g}"
             for column in np.flatnonzero(is_rounded)[:_MOST_DESCRIBED]
         ]
 
@@ -172,8 +174,10 @@ def _describe(
 ) -> tuple[float, float, float, int, float, float]:
     """Return what `ColumnPrecision` holds of one column (n,)."""
     rounding = _rounding(column)
-    values, index = np.unique(column + 0.0, return_inverse=True)
-    rows, held = np.bincount(index, copies), np.bincount(index, weights)
+    values, rows, held = np.sort(column + 0.0), copies, weights
+    if np.any(values[1:] == values[:-1]):
+        values, index = np.unique(column + 0.0, return_inverse=True)
+        rows, held = np.bincount(index, copies), np.bincount(index, weights)
     ties = float(held[rows > 1].sum())
     unit = 0.0
     if ties >= _FEWEST_TIES or len(values) >= _FEWEST_VALUES:
@@ -191,7 +195,8 @@ def _atom_weight(held: np.ndarray, rows: np.ndarray) -> float:
     """Return the weight of a value that stands out, from weights and numbers of rows of each (m,)."""
     if len(held) < 3:
         return 0.0
-    second, first = np.argsort(held)[-2:]
+    heaviest = np.argpartition(held, -2)[-2:]
+    second, first = heaviest[np.argsort(held[heaviest])]
     stands_out = rows[first] > 1 and held[first] >= _ATOM_RATIO * held[second]
     return float(held[first]) if stands_out else 0.0
 
@@ -201,13 +206,14 @@ def _rounding(column: np.ndarray) -> float:
     # Mantissas, and not a conversion, since no unit of a column shall change the result.
     mantissas = np.frexp(column)[0]
     scaled = mantissas * 2.0**24
-    is_single = bool(np.all(scaled == np.round(scaled)))
+    if not np.all(scaled == np.round(scaled)):
+        return float(np.finfo(np.float64).eps) * float(np.abs(column).max())
     # Integers and fractions of two are exact in both formats. Of m rounded numbers all would end in k
     # zero bits by chance with probability 2^(-k m), which is below 1e-9 for k m = 30.
     n_values = len(np.unique(column[column != 0]))
     n_bits = max(12, 24 - math.ceil(30 / max(n_values, 1)))
-    is_short = is_single and bool(np.all(np.ldexp(mantissas, n_bits) % 1 == 0))
-    eps = np.finfo(np.float32 if is_single and not is_short else np.float64).eps
+    is_short = bool(np.all(np.ldexp(mantissas, n_bits) % 1 == 0))
+    eps = np.finfo(np.float64 if is_short else np.float32).eps
     return float(eps) * float(np.abs(column).max())
 
 

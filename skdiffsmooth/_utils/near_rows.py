@@ -46,10 +46,9 @@ def near_rows(points: np.ndarray, *, by_column: bool) -> tuple[np.ndarray, float
     nothing = np.empty(0, dtype=np.intp), 0.0
     if len(points) <= _FEWEST_GROUPS:
         return nothing
-    z, index = np.unique(_scaled(points, by_column=by_column), axis=0, return_inverse=True)
+    z, index = distinct_rows(_scaled(points, by_column=by_column))
     if len(z) < _FEWEST_GROUPS:
         return nothing
-    index = index.ravel()
     pairs = np.concatenate([index[_float32_pairs(points)], _near_pairs(z)])
     if len(z) == len(points) and not len(pairs):
         return nothing
@@ -66,13 +65,51 @@ def near_rows(points: np.ndarray, *, by_column: bool) -> tuple[np.ndarray, float
     return rank[group.ravel()], float(lengths.max(initial=0.0)) / typical
 
 
+def representatives(points: np.ndarray, group: np.ndarray) -> np.ndarray:
+    """Return the index (n_groups,) of the row that remains of each group of distinct rows (n, d).
+
+    It is the one whose values most rows have, so that a column of few values keeps these, whatever the
+    order of the columns; then one that is no rounding to float32; then the first.
+    """
+    common = np.zeros(len(points), dtype=np.intp)
+    for column in points.T:
+        _, value, counts = np.unique(column, return_inverse=True, return_counts=True)
+        common += counts[value.ravel()]
+    is_single = np.all(_rounded_to_single(points) == points, axis=1)
+    order = np.lexsort((is_single, -common))
+    return order[np.unique(group[order], return_index=True)[1]]
+
+
+def _rounded_to_single(points: np.ndarray) -> np.ndarray:
+    """Return points (n, d) with the mantissas of float32, and exponents of any size."""
+    mantissas, exponents = np.frexp(points)
+    return np.ldexp(np.round(mantissas * 2.0**24), exponents - 24)
+
+
+def distinct_rows(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the distinct ones of rows (n, d), sorted by column, and the index (n,) of each in them."""
+    if rows.shape[1]:
+        first = rows[:, 0]
+        if np.all(first[1:] > first[:-1]):
+            return rows, np.arange(len(rows))
+        # No other column is needed where the values of the first one are all different.
+        order = np.argsort(first)
+        first = first[order]
+        if np.all(first[1:] > first[:-1]):
+            index = np.empty(len(rows), dtype=np.intp)
+            index[order] = np.arange(len(rows))
+            return rows[order], index
+    distinct, index = np.unique(rows, axis=0, return_inverse=True)
+    return distinct, index.ravel()
+
+
 def _scaled(points: np.ndarray, *, by_column: bool) -> np.ndarray:
     """Return rows (n, d) in standard deviations of the columns, or in one unit for all of them."""
     # Powers of two, so that squares of 1e150 do not overflow, and columns keep all their digits.
     exponents = np.frexp(np.abs(points).max(axis=0))[1]
     z = np.ldexp(points, -exponents)
     # A value and not the mean, so that a far row costs the others no digits.
-    z -= np.sort(z, axis=0)[len(z) // 2]
+    z -= np.partition(z, len(z) // 2, axis=0)[len(z) // 2]
     z[:, ~has_extent(points)] = 0.0
     if not by_column:
         return np.ldexp(z, exponents - exponents.max())
@@ -82,8 +119,7 @@ def _scaled(points: np.ndarray, *, by_column: bool) -> np.ndarray:
 
 def _float32_pairs(points: np.ndarray) -> np.ndarray:
     """Return pairs (k, 2) of a row and another that is its rounding to float32."""
-    mantissas, exponents = np.frexp(points)
-    rounded = np.ldexp(np.round(mantissas * 2.0**24), exponents - 24)
+    rounded = _rounded_to_single(points)
     is_single = np.all(rounded == points, axis=1)
     if is_single.all() or not is_single.any():
         return np.empty((0, 2), dtype=np.intp)

@@ -15,7 +15,7 @@ from sklearn.utils import _safe_indexing
 from sklearn.utils.validation import _num_samples
 
 from .column_precision import ColumnPrecision, column_precision, far_columns, has_extent
-from .near_rows import near_rows
+from .near_rows import distinct_rows, near_rows, representatives
 from .periods import column_labels, reduced, resolve_periods
 from .table import check_table, column_names
 from .validation import check_detached, check_integer, check_real_array
@@ -338,7 +338,7 @@ class MergedRows:
                 "that are errors of recording, take the logarithm of the column, or pass numbers for "
                 "bandwidth and sigma."
             )
-        if described := self.precision.rounded_columns(names):
+        if described := self.precision.rounded_columns(self.points, names):
             warn_of_table(
                 f"values of X are rounded by their storage as floats: {'; '.join(described)}. The lost "
                 "digits would change the density. Subtract a constant that is near the values "
@@ -374,8 +374,8 @@ def merge_rows(X: np.ndarray, weight: np.ndarray, *, by_column: bool = True) -> 
 
     A row of weight k and k equal rows are the same data. Merging makes results agree to the last bit,
     makes the fit independent of the order of the rows, and turns leave-one-out into leave-one-value-out,
-    which stays finite on rounded data. Of nearly equal rows (see `near_rows`) the first in lexicographic
-    order remains.
+    which stays finite on rounded data. Of nearly equal rows (see `near_rows`) the one remains whose
+    values most rows have.
 
     - `X` (n_samples, d): training rows.
     - `weight` (n_samples,): checked weights.
@@ -386,9 +386,10 @@ def merge_rows(X: np.ndarray, weight: np.ndarray, *, by_column: bool = True) -> 
     group, distance = near_rows(points, by_column=by_column)
     n_points = len(points)
     if len(group):
-        first = np.unique(group, return_index=True)[1]
-        weights = np.bincount(group, weights=weights)
-        points, index = points[first], np.where(index < 0, -1, group[index])
+        chosen = points[representatives(points, group)]
+        order = np.lexsort(chosen.T[::-1])
+        points, weights = chosen[order], np.bincount(group, weights=weights)[order]
+        index = np.where(index < 0, -1, np.argsort(order)[group[index]])
     return MergedRows(points, weights, index, n_points - len(points), distance)
 
 
@@ -396,14 +397,14 @@ def _merge_equal(X: np.ndarray, weight: np.ndarray) -> tuple[np.ndarray, np.ndar
     """Return distinct rows, their weights, and the index of the distinct row of each row, or -1."""
     kept = weight > 0
     # Adding zero turns -0.0 into 0.0, which some versions of np.unique take for different values.
-    points, inverse = np.unique(X[kept] + 0.0, axis=0, return_inverse=True)
+    points, inverse = distinct_rows(X[kept] + 0.0)
     # Weights of 1e300 must not overflow in their sum; a power of two scales them without rounding.
     scaled = np.ldexp(weight[kept], -np.frexp(weight.max())[1])
-    weights = np.bincount(inverse.ravel(), weights=scaled, minlength=len(points))
+    weights = np.bincount(inverse, weights=scaled, minlength=len(points))
     # A weight underflows beside one 300 orders of magnitude larger, and is negligible in every sum.
     positive = weights > 0
     index = np.full(len(X), -1)
-    index[kept] = np.where(positive, np.cumsum(positive) - 1, -1)[inverse.ravel()]
+    index[kept] = np.where(positive, np.cumsum(positive) - 1, -1)[inverse]
     return points[positive], weights[positive] / weights[positive].sum(), index
 
 

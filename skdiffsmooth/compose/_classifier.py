@@ -186,7 +186,8 @@ class DensityClassifier(ClassifierMixin, DensityEstimatorMixin, BaseEstimator):
             )
             scale = _within_classes(checked[has_rows], codes[has_rows], weight[has_rows])
             columns = ColumnSpace.of(merged.points, merged.weights, whole.precision.unit)
-            scale = np.where(scale > 0, scale, columns.widths * columns.scales)
+            # A column that is constant in all classes has the width that it has in the others.
+            scale = np.maximum(scale, columns.widths * columns.scales)
             (first, *_) = np.flatnonzero((codes == code) & (weight > 0))
             fitted[code] = KDESampler(scale).fit(take(rows, np.array([first])))
         labels = [f"density of class {label}" for label in classes]
@@ -384,4 +385,6 @@ def _within_classes(X: np.ndarray, codes: np.ndarray, weight: np.ndarray) -> np.
         return np.sqrt(np.average((X - means) ** 2, axis=0, weights=weight))
 
     within, overall = deviation(codes), deviation(np.zeros_like(codes))
-    return np.where(within > 0, within, overall)
+    # The mean of equal values may be rounded.
+    rounding = 8 * np.finfo(np.float64).eps * np.abs(X).max(axis=0)
+    return np.where(within > rounding, within, overall)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 from sklearn.pipeline import Pipeline
 from sklearn.utils.validation import check_is_fitted
 
+from .._utils.estimator import DensityEstimatorMixin
 from .._utils.validation import check_choice, check_draw
 from ._conditionals import draw_with_given
 from ._members import unwrap
@@ -103,9 +105,7 @@ def sample(
         rows, labels = draw_with_given(fitted, given, n, generator)
     if output == "default":
         return rows if labels is None else (rows, labels)
-    is_table = density is not None
-    names = density._column_labels() if is_table else names_of_columns(fitted, rows.shape[1])
-    rows = _as_frame(rows, output, names)
+    rows = _as_frame(rows, output, names_of_columns(fitted, rows.shape[1]))
     if labels is None:
         return rows
     target = "target"
@@ -118,9 +118,18 @@ def sample(
     return rows.with_columns(pl.Series(target, labels))
 
 
-def names_of_columns(fitted: Any, n_features: int) -> list[str]:
-    """Return the names of the training columns, from the first estimator that was fitted on them."""
-    while (names := getattr(fitted, "feature_names_in_", None)) is None:
+def names_of_columns(fitted: Any, n_features: int) -> list[Any]:
+    """Return the labels of the training columns, from the first estimator that was fitted on them.
+
+    Those of a density of tables are of the columns that it does not leave out. Columns of arrays are
+    called x0, x1, ...
+    """
+    density = _density_of_tables(fitted)
+    if density is not None:
+        labels = density._column_labels().tolist()
+        has_names = density._table_.frame.library != "numpy"
+        return labels if has_names else [f"x{j}" for j in labels]
+    while (names := _own_labels(fitted)) is None:
         inner = unwrap(fitted)
         if isinstance(inner, Pipeline):
             inner = next(step for _, step in inner.steps if not isinstance(step, str | None))
@@ -128,6 +137,13 @@ def names_of_columns(fitted: Any, n_features: int) -> list[str]:
             return [f"x{j}" for j in range(n_features)]
         fitted = inner
     return list(names)
+
+
+def _own_labels(fitted: Any) -> np.ndarray | None:
+    """Return the labels of the columns that an estimator was fitted on, or None if it has none."""
+    if isinstance(fitted, DensityEstimatorMixin):
+        return fitted._column_labels()
+    return getattr(fitted, "feature_names_in_", None)
 
 
 def _density_of_tables(fitted: Any) -> Any:

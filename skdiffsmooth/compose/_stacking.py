@@ -96,10 +96,10 @@ class DensityStacking(PosteriorMixin, DensityOfColumnsMixin, BaseEstimator):
         From which rows members choose their settings. "once" is from all rows: a member keeps the
         metric, the scales (relative to the bandwidth of the rows that it is fitted to; windows keep
         their bandwidth), the background and the solver of its fit to all rows in every fold, and a
-        search keeps its best estimator. Without `estimators`, smoothed rows choose them for their maps,
-        too. "fold" chooses anew in each fold, so that nothing is learned from a held-out row; fits of
-        smoothed rows in folds then take about ten times as long. Choose it for searches over many
-        candidates, and where groups or time separate the folds.
+        search keeps its best estimator. The default members that smooth mapped rows have the settings of
+        the one that smooths the rows themselves. "fold" chooses anew in each fold, so that nothing is
+        learned from a held-out row; fits of smoothed rows in folds then take about ten times as long.
+        Choose it for searches over many candidates, and where groups or time separate the folds.
     time_limit : float or None, default=None
         Seconds after which no further member is tried, in the order of `estimators`; at least one is.
         Which members are tried depends on the speed of the machine; a warning names the others.

@@ -59,9 +59,9 @@ def bump_images(
     -------
     Shape
         Rows are images, line by line: ``X.reshape(-1, size, size)[:, i, j]`` is the pixel at y_i, x_j.
-        The manifold of the circle is a `Curve`. That of the square has an edge, the images with centers
-        on the edge of the square, and projects by Newton's method from the nearest of a lattice of
-        images.
+        The manifold of the circle is a `Curve`. The manifold of the square has an edge, the images
+        with centers on the edge of the square, and projects by Newton's method from the nearest of a
+        lattice of images.
 
     Raises
     ------

@@ -32,7 +32,7 @@ def sphere(
         In units of X. It is the reach of the sphere.
     distribution : str or Distribution, default="uniform"
         "uniform"; "discontinuous", three times as dense below the equator of the first coordinate as
-        above. Objects are distributions of the fraction of the volume below a height along the first
+        above. An object is a distribution of the fraction of the volume below a height along the first
         coordinate; on a circle (k = 1) the fraction is the angle in turns, and "von-mises" is known.
     n_features : int, optional
         Dimension d > k of the rows, in which the shape is rotated at random; None leaves it in
@@ -87,7 +87,7 @@ def torus(
     distribution : str or Distribution, default="uniform"
         "uniform" in area; "parameter", uniform in both angles, which is denser on the inner side;
         "discontinuous", three times as dense on the first half turn about the axis as on the second.
-        Objects are distributions of that turn.
+        An object is a distribution of the position in that turn.
     n_features, frame_state
         As for `sphere`; d >= 3.
 
@@ -137,7 +137,7 @@ def swiss_roll(
     distribution : str or Distribution, default="uniform"
         "uniform" in area; "parameter", uniform in the angle t and the height, so sparser at the outer
         end; "discontinuous", three times as dense on the inner half of the length of the spiral as on
-        the outer. Objects are distributions of that length.
+        the outer. An object is a distribution of the position along that length.
     n_features, frame_state
         As for `sphere`; d >= 3. Not rotated, the spiral is in the first and the last of three columns
         and the height, from 0 on, in the middle one.
@@ -199,7 +199,7 @@ def affine_subspace(
         Distance of the subspace from zero, in units of X; without effect if k = d.
     distribution : str or Distribution, default="uniform"
         "uniform" in the cube; "gaussian"; "discontinuous", three times as dense in the first half of
-        the cube, along its first direction, as in the second. Objects are distributions along that
+        the cube, along its first direction, as in the second. An object is a distribution along that
         direction.
     frame_state : int, default=0
         Seed of the position, apart from the seed of the draws.

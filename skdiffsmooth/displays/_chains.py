@@ -85,9 +85,7 @@ class ChainDisplay:
         TypeError, ValueError
             If the sampler cannot sample it, or there are more than eight columns.
         """
-        shown, names = chosen_columns(
-            estimator, columns, range(getattr(estimator, "n_features_in_", 0))
-        )
+        shown, names = chosen_columns(estimator, columns)
         check_number_of_columns(shown)
         sampler = LangevinSampler() if sampler is None else sampler
         if not isinstance(sampler, LangevinSampler):

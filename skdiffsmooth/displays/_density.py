@@ -27,6 +27,7 @@ from ._figures import (
     mesh,
     next_style,
     numeric_rows,
+    used_columns,
 )
 
 # Draws of which grids and marginals of two columns are made.
@@ -129,6 +130,8 @@ class DensityDisplay:
         """
         _, names = chosen_columns(estimator, None, ())
         d = len(names)
+        # Indices stand for columns of arrays; labels that are no text cannot be replaced by them.
+        labels = [j if name == f"x{j}" else name for j, name in enumerate(names)]
         is_given, values = checked_given(given, names)
         shown, _ = chosen_columns(
             estimator, columns, [c for c in range(d) if c not in set(is_given)]
@@ -146,6 +149,8 @@ class DensityDisplay:
             with without_warnings():
                 options = {"given": given} if is_given else {}
                 drawn = numeric_rows(draws_of(estimator, _N_DRAWS, 0, **options))
+        if X is not None:
+            X = used_columns(X, names)
         rows = None if X is None else checked_rows(X, d, is_mixed=is_mixed)
         for c in shown:
             if is_mixed and drawn is not None and not np.all(np.isfinite(drawn[:, c])):
@@ -163,7 +168,7 @@ class DensityDisplay:
         for panel in _panels(len(shown)):
             points, at = mesh([values_of[i] for i in panel]), [shown[i] for i in panel]
             if is_exact:
-                result = _exact_log_density(estimator, points, at, is_given, values)
+                result = _exact_log_density(estimator, points, at, is_given, values, labels)
             else:
                 assert drawn is not None
                 with without_warnings():
@@ -322,15 +327,23 @@ def _has_exact_density(estimator: Any, n_shown: int, n_given: int, d: int) -> bo
 
 
 def _exact_log_density(
-    estimator: Any, points: np.ndarray, at: list[int], is_given: list[int], values: np.ndarray
+    estimator: Any,
+    points: np.ndarray,
+    at: list[int],
+    is_given: list[int],
+    values: np.ndarray,
+    labels: list[Any],
 ) -> np.ndarray:
-    """Return log-densities (n,) of columns `at`, whose values are points (n, k), given others."""
+    """Return log-densities (n,) of columns `at`, whose values are points (n, k), given others.
+
+    `labels` are what the estimator calls its columns.
+    """
     names = getattr(estimator, "feature_names_in_", None)
     queries = np.zeros((len(points), estimator.n_features_in_))
     queries[:, at], queries[:, is_given] = points, values
-    options = {"given": is_given} if is_given else {}
+    options = {"given": [labels[c] for c in is_given]} if is_given else {}
     if len(at) + len(is_given) < queries.shape[1]:
-        options["columns"] = at
+        options["columns"] = [labels[c] for c in at]
     return estimator.score_samples(with_names(queries, names), **options)
 
 

@@ -97,8 +97,14 @@ def frame_of(columns: dict[str, Any]) -> Any:
     return pd.DataFrame(columns)
 
 
-def chosen_columns(estimator: Any, columns: Any, default: Sequence[int]) -> tuple[list[int], list]:
-    """Return the indices of columns, and the names of all columns of a fitted estimator."""
+def chosen_columns(
+    estimator: Any, columns: Any, default: Sequence[int] | None = None
+) -> tuple[list[int], list]:
+    """Return the indices of columns, and the names of all columns of a fitted estimator.
+
+    Where `columns` is None they are the default, or all. Columns that a density of tables leaves out are
+    none.
+    """
     check_is_fitted(estimator)
     n = getattr(estimator, "n_features_in_", None)
     if n is None:
@@ -107,7 +113,15 @@ def chosen_columns(estimator: Any, columns: Any, default: Sequence[int]) -> tupl
             "or a pipeline or search of one."
         )
     names = names_of_columns(estimator, n)
-    return list(default) if columns is None else columns_in_order(columns, names), names
+    if columns is None and default is not None:
+        return list(default), names
+    return columns_in_order(columns, names), names
+
+
+def used_columns(X: Any, names: Sequence[Any]) -> Any:
+    """Return a frame without columns that a density of tables leaves out; other tables unchanged."""
+    labels = getattr(X, "columns", ())
+    return X[list(names)] if len(names) < len(labels) and set(names) <= set(labels) else X
 
 
 def columns_in_order(columns: Any, names: Sequence[Any]) -> list[int]:

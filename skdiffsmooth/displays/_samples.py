@@ -17,6 +17,7 @@ from ._figures import (
     draws_of,
     frame_of,
     matplotlib_axes,
+    used_columns,
 )
 
 _MOST_DRAWS = 2000
@@ -88,13 +89,11 @@ class SampleComparisonDisplay:
         TypeError, ValueError
             If X has other columns than the estimator, or there are more than eight columns.
         """
-        shown, _ = chosen_columns(
-            estimator, columns, range(getattr(estimator, "n_features_in_", 0))
-        )
+        shown, names = chosen_columns(estimator, columns)
         check_number_of_columns(shown)
         n = min(len(_columns_of("X", X)[1][0]), _MOST_DRAWS) if n_samples is None else n_samples
         drawn = draws_of(estimator, n, random_state)
-        return cls._of(*_both_columns(X, drawn), shown)
+        return cls._of(*_both_columns(used_columns(X, names), drawn), shown)
 
     @classmethod
     def from_samples(cls, X: Any, drawn: Any, *, columns: Any = None) -> Self:

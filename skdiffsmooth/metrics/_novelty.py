@@ -149,7 +149,7 @@ def memorization_report(
         Held-out rows of the distribution of `data`, at least two: rows on which neither the model nor
         its scales were fitted.
     level : float, default=0.05
-        In (0, 1): drawn rows are near where they are nearer to `data` than this share of `reference`.
+        In (0, 1): a drawn row is near if it is nearer to `data` than all but this share of `reference`.
 
     Raises
     ------

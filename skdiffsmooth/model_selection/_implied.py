@@ -101,7 +101,7 @@ def implied_smoothing(
     image_shape : tuple of int, default=None
         See `LocalScoreDiffusion`; with ``family="size"`` only.
     n_samples : int, default=500
-        Number of noised rows at each noise scale, at least 20. Errors decrease as its root.
+        Number of noised rows at each noise scale, at least 20. Errors fall with its square root.
     random_state : int, RandomState or None, default=None
         Seed of the noise, and of the estimators of "sigma" and "size"; None is a fixed seed.
 

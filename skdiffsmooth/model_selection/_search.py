@@ -37,8 +37,8 @@ class SmoothedScoreDiffusionCV(DensityEstimatorMixin, BaseEstimator):
     Scored by leave-one-out likelihood without refits, or by folds. The search goes from coarse to fine:
     metrics by the kernel density estimate, and up to three that are close by the model, a grid of
     scales, steps of decreasing size around the best; all of them with few nodes, levels and steps of the
-    solver. The best one, and the second if it is close, are scored once more with the estimator's own,
-    exactly. The best settings are then fitted to all rows.
+    solver. The best one, and the second if it is close, are scored once more, with the numbers of
+    nodes, levels and steps of the estimator. The best settings are then fitted to all rows.
 
     Parameters
     ----------
@@ -105,7 +105,7 @@ class SmoothedScoreDiffusionCV(DensityEstimatorMixin, BaseEstimator):
     Notes
     -----
     There are about thirty candidates. For each, 256 rows, taken evenly, are scored by all others with 32
-    nodes and 5 steps; one or two candidates are scored at all rows with all nodes and
+    nodes and 6 steps; one or two candidates are scored at all rows with all nodes and
     steps. With `cv` this is done for each fold, at all of its rows.
 
     The metric and learned tangents are computed from all rows, also from the row that is left out.
@@ -253,7 +253,9 @@ class SmoothedScoreDiffusionCV(DensityEstimatorMixin, BaseEstimator):
             return compared, compared
         compared = Comparison(parsed, data, metrics)
         folds = folds_for_metrics(points, data.columns)
-        return compared if folds is None else Comparison(parsed, data, metrics, folds), compared
+        if folds is None:
+            return compared, compared
+        return Comparison(parsed, data, metrics, folds, one_by_one=compared), compared
 
     @on_one_fit
     def score_samples(self, X: Any, *, given: Any = None, columns: Any = None) -> np.ndarray:

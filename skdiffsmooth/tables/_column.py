@@ -387,10 +387,16 @@ def _ticks(column: Column, unit: str, days: np.ndarray) -> np.ndarray:
 
 
 def without_zone(value: Any) -> Any:
-    """Return a date with a time zone as one in UTC without it, as numpy has them; others unchanged."""
+    """Return dates with a time zone in UTC without it, as numpy has them; others unchanged.
+
+    The value is one date, or an array, Series or list of them.
+    """
     if isinstance(value, datetime) and value.tzinfo is not None:
         return value.astimezone(UTC).replace(tzinfo=None)
-    return value
+    dtype = getattr(value, "dtype", None)
+    if np.ndim(value) == 0 or (isinstance(dtype, np.dtype) and dtype.kind != "O"):
+        return value
+    return [without_zone(each) for each in value]
 
 
 def given_cells(column: Column, value: Any, n_rows: int) -> Cells:
@@ -416,5 +422,5 @@ def given_cells(column: Column, value: Any, n_rows: int) -> Cells:
             "of them, one for each row."
         )
     table = np.broadcast_to(array, (n_rows,))[:, None]
-    _, (cells,), _ = read_frame(table)
+    _, (cells,), _ = read_frame(table, (column.name,))
     return cells

@@ -423,6 +423,14 @@ class TableColumns:
                 mean.values[mean.levels[:, column.discrete] > 0, j] = np.nan
         return mean
 
+    def label_of(self, index: int, level: int) -> Any:
+        """Return what a level of a discrete coordinate stands for: a label, an atom, or other values."""
+        (column,) = (each for each in self.columns if each.discrete == index)
+        if isinstance(column.kind, WithLevels):
+            assert column.kind.levels is not None
+            return column.kind.levels[level]
+        return column.atoms[level - 1] if level else f"not {listed(column.atoms)}"
+
     def log_new(self, rows: EncodedTable) -> np.ndarray:
         """Return log-probabilities (n, n_columns) of whether levels are new, 0 where none may be."""
         assert rows.is_new is not None  # `encode` makes it

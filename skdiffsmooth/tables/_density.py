@@ -12,55 +12,35 @@ levels are summed over, missing values integrated out.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from scipy.special import logsumexp
-from sklearn.base import clone
 
-from .._coordinates.columns import ColumnSpace
-from .._estimators.kde import KDESampler
 from .._utils.draws import CommonRandomState, choose_in_rows
-from .._utils.progress import tracked
 from .._utils.warnings import warn_user
 from ._cells import (
-    N_CHOICE,
     REFINED,
     averaged,
     in_cells,
-    lattice,
-    lattice_of,
     log_widths,
     mapped,
     mapped_ends,
     points_of,
 )
 from ._columns import EncodedTable, TableColumns
-from ._continuous import ContinuousPart, RowsInCells, fit_part
-from ._discrete import LevelDensity, LevelKernel
-from ._gated import GatedPart, Rows, fit_gated
+from ._continuous import ContinuousPart
+from ._discrete import LevelDensity
+from ._gated import GatedPart
 
-# Fewest rows with which a pattern of coordinates has a density of its own.
-_FEWEST_ROWS = 10
 # Most combinations of missing levels that are summed over, for each row.
 _MOST_COMBINATIONS = 64
-# A column is in a relation if its share of it is at least this.
-_UNRELATED = 1e-6
 # Errors in nats: of the first integrals for each combination of a row's levels; of their sum; of the
 # probabilities by which levels are drawn.
 _ROUGH, _TOLERANCE, _TOLERANCE_OF_DRAWS = 0.3, 0.03, 0.1
 # Draws of missing columns without atoms, over which the density of those with atoms is averaged.
 _N_COMMON = 64
-
-
-class _Training(NamedTuple):
-    """Training rows, their mapped values (n, p), weights (n,), and kernels of levels to begin with."""
-
-    rows: EncodedTable
-    z: np.ndarray
-    weights: np.ndarray
-    kernels: list[LevelKernel]
 
 
 class _Group(NamedTuple):
@@ -92,90 +72,13 @@ class MixedDensity:
     # empty where there are none of these.
     gated: list[GatedPart]
 
-    @classmethod
-    def fit(
-        cls, table: TableColumns, rows: EncodedTable, weights: np.ndarray, density: Any
-    ) -> MixedDensity:
-        """Fit levels and continuous coordinates to n rows of positive weights (n,)."""
-        n_levels = [each.n_levels for each in table.discrete]
-        is_ordered = [each.ordered for each in table.discrete]
-        has_values = [each.gates is not None for each in table.discrete]
-        level_density = LevelDensity.fit(rows.levels, weights, n_levels, is_ordered, has_values)
-        # Masses are equal: the fewer rows a level has the more it borrows from others.
-        kernels = [
-            LevelKernel(np.full(n, 1 / n), ordered)
-            for n, ordered in zip(n_levels, is_ordered, strict=True)
-        ]
-        fitted = cls(table, level_density, [], [])
-        training = _Training(rows, table.coordinates(rows.values)[0], weights, kernels)
-        present = fitted._present(rows.levels)
-        of_gates = np.unique(present[:, fitted._conditional], axis=0)
-        present[:, fitted._conditional] = False
-        patterns, counts = np.unique(present, axis=0, return_counts=True)
-        wanted = [tuple(np.flatnonzero(pattern).tolist()) for pattern in patterns]
-        for key in tracked(wanted, "set of columns"):
-            fitted._fit_part(key, training, density, is_alone=len(key) == 1)
-        lacking = [
-            (key, int(count))
-            for key, count in zip(wanted, counts, strict=True)
-            if key and fitted._part(key) is None
-        ]
-        n_gates = len({each.gates for each in table.discrete if each.gates is not None})
-        if lacking or (n_gates > 1 and not len(fitted._conditional)):
-            for index in fitted._common.tolist():
-                if fitted._part((index,)) is None:
-                    fitted._fit_part((index,), training, density, is_alone=True)
-        for key, count in lacking:
-            names = [table.continuous[k].name for k in key]
-            warn_user(
-                f"fewer than {_FEWEST_ROWS} different rows have values in all of the columns {names} "
-                f"({count} rows if missing cells are counted). There the columns are independent given "
-                "the levels. Pass more complete rows, or drop columns with many missing values."
-            )
-        alone = np.eye(len(fitted._conditional), dtype=bool)
-        chosen_sets = np.unique(np.concatenate([of_gates, alone]), axis=0)
-        for chosen in tracked(list(chosen_sets), "set of columns with atoms"):
-            fitted._fit_gated(fitted._conditional[chosen], training)
-        return fitted
-
-    def _fit_gated(self, columns: np.ndarray, training: _Training) -> None:
-        """Fit the density of columns with atoms to the rows in which all of them have other values."""
-        rows, z, weights, kernels = training
-        if not len(columns):
-            return
-        base = self._common
-        for given in (base, base[:0]):
-            known = ~np.isnan(z[:, np.concatenate([given, columns])]).any(axis=1)
-            if known.sum() >= _FEWEST_ROWS:
-                break
-        (used,) = np.nonzero(known)
-        if not len(used) or (len(columns) > 1 and len(used) < _FEWEST_ROWS):
-            return
-        own = z[np.ix_(used, columns)]
-        if len(columns) == 1 and (own == own[0]).all():
-            warn_user(
-                f"column {self.table.continuous[columns[0]].name!r} has one value in rows where it is "
-                "not at an atom: its density there is broad, since one value has no scale. Pass more "
-                "rows, or declare the value as an atom, too."
-            )
-        low, high = mapped_ends(self.table, rows.values[used], columns)
-        knots = {
-            each.continuous: each.knot
-            for each in self.table.columns
-            if np.isfinite(each.edges[0]) and np.isfinite(each.knot)
-        }
-        own_knots = np.array([knots.get(k, np.nan) for k in columns.tolist()])
-        periods = np.array([self.table.continuous[k].period or 0.0 for k in given])
-        used_rows = Rows(z[np.ix_(used, given)], low, high, rows.levels[used], weights[used])
-        self.gated.append(fit_gated(columns, given, used_rows, own, kernels, periods, own_knots))
-
     @property
     def all_parts(self) -> list[ContinuousPart | GatedPart]:
         """The densities of all sets of coordinates."""
         return [*self.parts, *self.gated]
 
     @property
-    def _conditional(self) -> np.ndarray:
+    def conditional(self) -> np.ndarray:
         """Indices of gated coordinates, if there are others, given which their density is."""
         gated = {each.gates for each in self.table.discrete if each.gates is not None}
         return np.array(
@@ -183,9 +86,9 @@ class MixedDensity:
         )
 
     @property
-    def _common(self) -> np.ndarray:
+    def common(self) -> np.ndarray:
         """Indices of the coordinates whose density is in `parts`."""
-        return np.setdiff1d(np.arange(len(self.table.continuous)), self._conditional)
+        return np.setdiff1d(np.arange(len(self.table.continuous)), self.conditional)
 
     def _recorded(self, values: np.ndarray) -> np.ndarray:
         """Return values (n, p) as they would be recorded."""
@@ -196,78 +99,9 @@ class MixedDensity:
                 recorded[:, j] = np.clip(column.lattice.rounded(values[:, j]), *column.extremes)
         return recorded
 
-    def _fit_part(
-        self, key: tuple[int, ...], training: _Training, density: Any, *, is_alone: bool
-    ) -> None:
-        """Fit the density of the coordinates of some indices to the rows with values in all of them."""
-        rows, z, weights, kernels = training
-        columns = np.array(key, dtype=np.intp)
-        (used,) = np.nonzero(~np.isnan(z[:, columns]).any(axis=1))
-        own = z[used][:, columns]
-        n_different = len(np.unique(own, axis=0))
-        if not len(columns) or not (is_alone or n_different >= _FEWEST_ROWS):
-            return
-        if n_different == 1:
-            name, value = self.table.continuous[key[0]].name, own[0, 0]
-            density = KDESampler(bandwidth=abs(value) or 1.0)
-            warn_user(
-                f"column {name!r} has one value in rows where it is not at an atom: its density "
-                f"there is a Gaussian about it, of width {density.bandwidth:.3g}, since one value has "
-                "no scale. Pass more rows, or declare the value as an atom, too."
-            )
-        units = np.array([self.table.continuous[k].unit for k in key])
-
-        def moved(index: np.ndarray, offsets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-            at_points, slopes = in_cells(self.table, rows.values[used[index]], columns, offsets)
-            _, center = mapped(self.table, rows.values[used[index]], columns)
-            return at_points, slopes - center
-
-        has_cells = units > 0
-        points = lattice(has_cells, N_CHOICE)
-        training_cells = RowsInCells(
-            rows.levels[used], own, weights[used], moved, points, has_cells
-        )
-        label = f"density of the columns {[self.table.continuous[k].name for k in key]}"
-        part = fit_part(label, columns, self._with_periods(density, key), training_cells, kernels)
-        self._warn_of_relations(columns, rows.values[used][:, columns])
-        offsets = lattice_of(self.table, part, units, rows.take(used))
-        self.parts.append(replace(part, offsets=offsets))
-
-    def _warn_of_relations(self, columns: np.ndarray, values: np.ndarray) -> None:
-        """Warn if coordinates (p,) satisfy exact relations in their values (n, p)."""
-        # A column of one value is reported as such.
-        varies = (values != values[0]).any(axis=0)
-        if not varies.any():
-            return
-        columns = columns[varies]
-        distinct, counts = np.unique(values[:, varies], axis=0, return_counts=True)
-        space = ColumnSpace.of(distinct, counts / counts.sum())
-        if space.n_relations:
-            loadings = np.abs(space.relation_axes()) * space.deviations
-            (related,) = np.nonzero((loadings > _UNRELATED * loadings.max()).any(axis=0))
-            names = [self.table.continuous[k].name for k in columns[related]]
-            warn_user(
-                f"the columns {names} satisfy {space.n_relations} exact relations: a total beside its "
-                "parts, a copy, an age beside two dates. Draws may break them, and log-densities of "
-                "rows that satisfy them are too high by a constant, some 25 nats for each, or, in "
-                "columns with cells, too low. Leave out columns that others determine, by "
-                "kinds={column: None}."
-            )
-
-    def _with_periods(self, density: Any, key: tuple[int, ...]) -> Any:
-        """Return the density with the periods of the coordinates of some indices."""
-        periods = {
-            i: self.table.continuous[k].period
-            for i, k in enumerate(key)
-            if self.table.continuous[k].period is not None
-        }
-        if not periods:
-            return density
-        return clone(density).set_params(periods=periods)
-
     # ------------------------------------------------------------------------------- coordinates
 
-    def _present(self, levels: np.ndarray) -> np.ndarray:
+    def present(self, levels: np.ndarray) -> np.ndarray:
         """Return which coordinates (n, p) have a value at levels (n, q), or may have."""
         present = np.ones((len(levels), len(self.table.continuous)), dtype=bool)
         for k, each in enumerate(self.table.discrete):
@@ -314,7 +148,7 @@ class MixedDensity:
         """
         log_masses, errors = self.level_density.log_density(levels), np.zeros(len(levels))
         has_several = np.bincount(source, minlength=len(values)) > 1
-        is_rough = (has_several & np.isnan(values[:, self._common]).any(axis=1))[source]
+        is_rough = (has_several & np.isnan(values[:, self.common]).any(axis=1))[source]
         of_values = np.empty(len(levels))
         for own, rough in ((is_rough, _ROUGH), (~is_rough, of_terms)):
             of_values[own], errors[own] = self.log_density_given(
@@ -377,7 +211,7 @@ class MixedDensity:
         Where a level says that a column holds an atom and there is a value too, the density is zero.
         """
         result, error = np.zeros(len(levels)), np.zeros(len(levels))
-        present, is_known = self._present(levels), ~np.isnan(values)
+        present, is_known = self.present(levels), ~np.isnan(values)
         result[(is_known & ~present).any(axis=1)] = -np.inf
         of_parts: dict[ContinuousPart, list[np.ndarray]] = {}
         for group in _groups(present, is_known & present):
@@ -385,7 +219,7 @@ class MixedDensity:
             for part, observed in self._parts_of(group):
                 if observed.any():
                     of_parts.setdefault(part, []).append(used)
-            if group.observed[self._conditional].any():
+            if group.observed[self.conditional].any():
                 of_gated, of_error = self._of_gated(group, levels[used], values[used])
                 result[used] += of_gated
                 error[used] = np.hypot(error[used], of_error)
@@ -399,7 +233,7 @@ class MixedDensity:
 
     def _gated_of(self, pattern: np.ndarray) -> list[GatedPart]:
         """Return the densities of the gated coordinates of a pattern given the others."""
-        key = self._conditional[pattern[self._conditional]]
+        key = self.conditional[pattern[self.conditional]]
         together = [part for part in self.gated if np.array_equal(part.columns, key)]
         return together or [
             part for part in self.gated if len(part.columns) == 1 and part.columns[0] in key
@@ -464,8 +298,8 @@ class MixedDensity:
         """
         n, levels, values = len(levels), np.tile(levels, (m, 1)), np.tile(values, (m, 1))
         drawn = values.copy()
-        drawn[:, self._conditional] = np.nan
-        present = self._present(levels)
+        drawn[:, self.conditional] = np.nan
+        present = self.present(levels)
         z, _ = self.table.coordinates(drawn)
         for group in _groups(present, present & ~np.isnan(drawn)):
             for part, observed in self._parts_of(group):
@@ -483,7 +317,7 @@ class MixedDensity:
                 own = own.reshape(*rows.shape, -1)[:, which]
                 z[np.ix_(group.rows, part.columns)] = own.reshape(len(group.rows), -1)
         missing = np.isnan(values) & present
-        missing[:, self._conditional] = False
+        missing[:, self.conditional] = False
         values[missing] = self._recorded(self.table.values_at(z))[missing]
         return values.reshape(m, n, values.shape[1])
 
@@ -507,16 +341,16 @@ class MixedDensity:
             drawn[same] = part.draw(levels[index], drawn[same], source, for_means=for_means)
         return drawn
 
-    def _part(self, key: tuple[int, ...]) -> ContinuousPart | None:
+    def part(self, key: tuple[int, ...]) -> ContinuousPart | None:
         """Return the density of the coordinates of some indices, if they have one of their own."""
         own = [part for part in self.parts if tuple(part.columns) == key]
         return own[0] if own else None
 
     def _parts_of(self, group: _Group) -> list[tuple[ContinuousPart, np.ndarray]]:
         """Return the independent parts of a pattern, and which of their coordinates are observed."""
-        key = tuple(int(k) for k in self._common[group.pattern[self._common]])
-        part = self._part(key)
-        parts = [self._part((k,)) for k in key] if part is None else [part]
+        key = tuple(int(k) for k in self.common[group.pattern[self.common]])
+        part = self.part(key)
+        parts = [self.part((k,)) for k in key] if part is None else [part]
         return [(each, group.observed[each.columns]) for each in parts if each is not None]
 
     def _of_part(
@@ -571,16 +405,24 @@ class MixedDensity:
     def warn_of_support(self, rows: EncodedTable) -> None:
         """Warn if levels on which others are conditional are in no training row together."""
         distinct, counts = np.unique(rows.levels, axis=0, return_counts=True)
-        for levels, count in zip(distinct, counts, strict=True):
-            known = levels >= 0
-            if known.any() and not self.level_density.has_row(levels):
-                names = [each.name for each in np.array(self.table.discrete, dtype=object)[known]]
-                warn_user(
-                    f"no training row has the given levels of {names} together ({count} of "
-                    f"{len(rows)} conditions, levels {levels[known].tolist()}): what is drawn or "
-                    "scored given them rests on rows with other levels. Give fewer columns, or other "
-                    "levels."
+        lacking = [
+            k
+            for k, levels in enumerate(distinct)
+            if (levels >= 0).any() and not self.level_density.has_row(levels)
+        ]
+        if lacking:
+            (known,) = np.nonzero(distinct[lacking[0]] >= 0)
+            example = {
+                self.table.discrete[k].name: self.table.label_of(
+                    int(k), int(distinct[lacking[0], k])
                 )
+                for k in known
+            }
+            warn_user(
+                f"no training row has the given levels of {list(example)} together, such as {example} "
+                f"({counts[lacking].sum()} of {len(rows)} conditions): what is drawn or scored given "
+                "them rests on rows with other levels. Give fewer columns, or other levels."
+            )
 
     # ------------------------------------------------------------------------------- draws
 
@@ -592,12 +434,12 @@ class MixedDensity:
         Draws that are `for_means` over equal rows may be equal, and are faster.
         """
         levels = self.draw_levels(rows, rng)
-        values, present = rows.values.copy(), self._present(levels)
+        values, present = rows.values.copy(), self.present(levels)
         groups = list(_groups(present, present & ~np.isnan(values)))
         for group in groups:
             own = group.rows
-            lacks = not group.observed[self._common][group.pattern[self._common]].all()
-            if not lacks or not group.observed[self._conditional].any():
+            lacks = not group.observed[self.common][group.pattern[self.common]].all()
+            if not lacks or not group.observed[self.conditional].any():
                 continue
             # Of several draws one is chosen by the density of what is known of the columns with atoms.
             index, filled = (

@@ -45,7 +45,7 @@ class LevelKernel:
     def table(self) -> np.ndarray:
         """K(a | b) as table[a, b], (L + 1, L + 1); the last index, also -1, is a missing level.
 
-        A missing query level is summed over, and a training row without a level has all by their masses.
+        A missing level of a query is summed over; a row without a level has every one by its mass.
         """
         n = len(self.masses)
         table = np.ones((n + 1, n + 1))

@@ -19,6 +19,7 @@ from .._utils.warnings import warn_user
 from ..compose._members import check_member, takes_weights
 from ._columns import EncodedTable, TableColumns
 from ._density import MixedDensity
+from ._fitting import fit_mixed
 
 # Errors of log-densities, in nats, that are reported by a warning.
 _LARGE_ERROR = 0.25
@@ -207,12 +208,12 @@ class TableDensity(TakesTables, DensityEstimatorMixin, BaseEstimator):
             )
         has_cells = (rows.levels >= 0).any(axis=1) | ~np.isnan(rows.values).all(axis=1)
         kept = has_cells & (weights > 0)
-        fitted = MixedDensity.fit(columns, rows.take(kept), weights[kept], density)
+        fitted = fit_mixed(columns, rows.take(kept), weights[kept], density)
         self._set_fitted(X, columns_=columns, density_=fitted)
         return self
 
     def _with_columns_of(self, X: Any, sample_weight: Any) -> tuple[TableDensity, TableColumns]:
-        """Return an unfitted copy with the kinds of the columns of X, for fits to parts; and these."""
+        """Return an unfitted copy with the kinds of all columns of X, and these columns."""
         columns = self._columns_of(X, sample_weight)
         return clone(self).set_params(kinds=columns.kinds), columns
 

@@ -79,8 +79,10 @@ class FrameType:
         return _BUILDERS[self.library](self, columns, index)
 
 
-def read_frame(X: Any) -> tuple[FrameType, list[Cells], Any]:
+def read_frame(X: Any, names: tuple[Any, ...] | None = None) -> tuple[FrameType, list[Cells], Any]:
     """Return the type of a table, its columns, and its index (None unless of pandas).
+
+    `names` are labels of the columns of an array for messages; None is their indices.
 
     The table is not changed, and no column shares memory with it in a way that could change it.
 
@@ -100,7 +102,9 @@ def read_frame(X: Any) -> tuple[FrameType, list[Cells], Any]:
     library = type(X).__module__.split(".")[0]
     if library == "polars":
         return _read_polars(X)
-    return _read_pandas(X) if library == "pandas" and hasattr(X, "columns") else _read_array(X)
+    return (
+        _read_pandas(X) if library == "pandas" and hasattr(X, "columns") else _read_array(X, names)
+    )
 
 
 def check_shape(n_rows: int, names: Sequence[Any]) -> None:
@@ -372,7 +376,7 @@ def _make_polars_series(name: str, kind: ColumnType, cells: Cells) -> Any:
 # --- numpy
 
 
-def _read_array(X: Any) -> tuple[FrameType, list[Cells], Any]:
+def _read_array(X: Any, names: tuple[Any, ...] | None) -> tuple[FrameType, list[Cells], Any]:
     """Read a two-dimensional array, or a sequence of rows."""
     is_masked = isinstance(X, np.ma.MaskedArray)
     # numpy would turn lists of numbers and text into text.
@@ -388,10 +392,10 @@ def _read_array(X: Any) -> tuple[FrameType, list[Cells], Any]:
             "of rows and columns. Reshape your data: X.reshape(-1, 1) if it has a single "
             "column, X.reshape(1, -1) if it has a single row."
         )
-    names = tuple(range(array.shape[1]))
+    names = names or tuple(range(array.shape[1]))
     check_shape(len(array), names)
     mask = np.ma.getmaskarray(X) if is_masked else np.zeros(array.shape, dtype=bool)
-    columns = [_read_array_column(j, array[:, j], mask[:, j]) for j in names]
+    columns = [_read_array_column(name, array[:, j], mask[:, j]) for j, name in enumerate(names)]
     types = tuple(kind for kind, _ in columns)
     dtype = str(array.dtype)
     if isinstance(X, list | tuple) and all(kind.family in ("number", "flag") for kind in types):
@@ -399,7 +403,7 @@ def _read_array(X: Any) -> tuple[FrameType, list[Cells], Any]:
     return FrameType("numpy", names, types, dtype=dtype), [cells for _, cells in columns], None
 
 
-def _read_array_column(name: int, column: np.ndarray, mask: np.ndarray) -> tuple[ColumnType, Cells]:
+def _read_array_column(name: Any, column: np.ndarray, mask: np.ndarray) -> tuple[ColumnType, Cells]:
     """Read one column of an array."""
     kind, text = column.dtype.kind, str(column.dtype)
     if kind == "O":

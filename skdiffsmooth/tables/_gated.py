@@ -384,12 +384,12 @@ class _Choice:
             for j in range(len(widths)):
                 rest = near - self.of_x(j, widths[j])
                 tried = [rest + self.of_x(j, w * scale[j]) for w in _OF_X]
-                best = int(np.argmax([self.likelihood(others, t, close) for t in tried]))
+                best = _last_best([self.likelihood(others, t, close) for t in tried])
                 widths[j], near = _OF_X[best] * scale[j], tried[best]
             for g in range(len(heights)):
                 rest = close - self.of_y(g, heights[g])
                 tried = [rest + self.of_y(g, h * part.deviation[g]) for h in _OF_Y]
-                best = int(np.argmax([self.likelihood(others, near, t) for t in tried]))
+                best = _last_best([self.likelihood(others, near, t) for t in tried])
                 heights[g], close = _OF_Y[best] * part.deviation[g], tried[best]
             if np.array_equal(before, np.r_[widths, heights]):
                 break
@@ -400,7 +400,8 @@ class _Choice:
         weights = others * np.exp(near - near.max(axis=1, keepdims=True))
         tiny = np.finfo(np.float64).tiny
         weights = (1 - _BACKGROUND) * weights / np.maximum(weights.sum(axis=1, keepdims=True), tiny)
-        weights += _BACKGROUND * others / others.sum(axis=1, keepdims=True)
+        # A single row has no others.
+        weights += _BACKGROUND * others / np.maximum(others.sum(axis=1, keepdims=True), tiny)
         shift = close.max(axis=1)
         kernel = shift + np.log(
             np.maximum((weights * np.exp(close - shift[:, None])).sum(axis=1), tiny)
@@ -410,6 +411,11 @@ class _Choice:
         )
         own = self.part.weights[self.judges]
         return float(own @ value / own.sum())
+
+
+def _last_best(likelihoods: list[float]) -> int:
+    """Return the index of the highest likelihood, of equal ones the last: that of the widest kernel."""
+    return len(likelihoods) - 1 - int(np.argmax(likelihoods[::-1]))
 
 
 def _log_distance(y: np.ndarray, knots: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -32,6 +32,7 @@ from sklearn.utils import check_random_state
 import skdiffsmooth
 from skdiffsmooth import KDESampler, SmoothedScoreDiffusion, sample
 from skdiffsmooth.compose import DensityClassifier, TransformedDensity
+from skdiffsmooth.tables import TableDensity
 
 COARSE = {"n_nodes": 16, "n_levels": 6, "n_steps": 6}
 GRID = {"bandwidth": [0.1, 0.5]}
@@ -343,3 +344,10 @@ def test_a_method_that_cannot_be_seeded():
 def test_bad_numbers(n_samples, random_state, message):
     with pytest.raises((TypeError, ValueError), match=message):
         sample(KDESampler(0.3).fit(table()), n_samples, random_state)
+
+
+def test_labels_that_are_no_text_are_kept():
+    X = pd.DataFrame(table(), columns=[10, 20])
+    assert list(sample(KDESampler("scott").fit(X), 3, output="pandas")) == [10, 20]
+    model = TableDensity(density=KDESampler("scott")).fit(X)
+    assert list(sample(model, 3, output="pandas")) == [10, 20]

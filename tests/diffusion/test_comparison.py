@@ -10,7 +10,9 @@ from sklearn.exceptions import NotFittedError
 
 from skdiffsmooth import KDESampler, ManifoldAdaptedDiffusion, SmoothedScoreDiffusion
 from skdiffsmooth._diffusion import comparison
+from skdiffsmooth._diffusion.geometry import leave_one_out_bandwidth
 from skdiffsmooth._diffusion.training_data import TrainingData
+from skdiffsmooth._utils.rows import TrainingRows
 from skdiffsmooth._utils.shards import ONE_PROCESS
 from skdiffsmooth._utils.warnings import warn_user, without_warnings
 from skdiffsmooth.kernels import AnisotropicGaussianKernel, ProportionalScale
@@ -97,6 +99,36 @@ def test_a_number_that_suits_the_units_of_X_keeps_them(given):
     X = centers[rng.randint(6, size=150)] + rng.normal(size=(150, 2)) * [15, 2]
     # In scaled columns either number is far too large.
     assert quick(**given).fit(X).metric_ == "euclidean"
+
+
+def test_folds_share_the_tail_of_left_out_rows():
+    """Of a whole table, and where values were rounded; bandwidths of folds are what each has alone."""
+    X = table(60)
+    X[:, 2] = np.round(X[:, 2], -3)
+    with pytest.warns(UserWarning, match="not continuous"):
+        rows = TrainingRows.of(X, None, None)
+    weights = np.full(len(rows.points), 1 / len(rows.points))
+    data = TrainingData(
+        rows.points, weights, ONE_PROCESS, len(X), is_weighted=True, widths=rows.precision.width
+    )
+    parsed, metrics = quick()._parsed(3), ("scaled", "whitened")
+    one_by_one = comparison.Comparison(parsed, data, metrics)
+    folds = comparison.folds_for_metrics(data.points, data.columns)
+    by_fold = comparison.Comparison(parsed, data, metrics, folds, one_by_one=one_by_one)
+    (all_rows,) = one_by_one.prepare(0, is_screening=True)
+    students, tails, _ = by_fold._students(1)
+    assert students == all_rows.geometry.students
+    for own, fold, (_, test) in zip(
+        tails, by_fold.prepare(1, is_screening=True), folds, strict=True
+    ):
+        exclude = all_rows.held_out.exclude
+        np.testing.assert_array_equal(own, all_rows.tails[np.isin(exclude, test)])
+        assert len(own) == len(fold.held_out.recorded)
+        assert_allclose(
+            fold.held_out.recorded, all_rows.held_out.recorded[np.isin(exclude, test)], rtol=0
+        )
+        alone = leave_one_out_bandwidth(fold.geometry, parsed, is_screening=True)
+        assert fold.h == pytest.approx(alone, rel=0.02)
 
 
 def test_two_numbers_are_used_in_units_of_X():

@@ -68,18 +68,18 @@ def test_fewer_rows_than_workers(X):
 
 @pytest.mark.slow
 def test_a_cluster_gives_the_numbers_of_one(X):
-    """Two real worker processes of dask, to which joblib sends the rows."""
+    """A real worker process of dask with two threads, to which joblib sends the rows in two parts."""
     distributed = pytest.importorskip("distributed")
     model = SmoothedScoreDiffusion(0.3, 0.5, **SMALL).fit(X)
     alone = results(model, X)
     cluster = distributed.LocalCluster(
-        n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None
+        n_workers=1, threads_per_worker=2, processes=True, dashboard_address=None
     )
     with cluster, distributed.Client(cluster) as client:
         with joblib.parallel_config("dask"):
             together = results(model, X)
         workers = client.scheduler_info()["workers"]
-    assert len(workers) == 2
+    assert [worker["nthreads"] for worker in workers.values()] == [2]
     for found, expected in zip(together, alone, strict=True):
         np.testing.assert_allclose(found, expected, rtol=1e-11, atol=1e-12)
 

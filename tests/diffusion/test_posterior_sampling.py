@@ -142,17 +142,17 @@ def test_a_precise_observation_of_a_column_is_a_condition_on_it():
 
 
 def test_densities_of_draws_are_those_of_a_grid():
-    """Total variation in 64 cells of equal mass, at most .03 (of 20 000 exact draws: .015)."""
-    axis = np.linspace(-2.5, 2.5, 301)
+    """Total variation in 64 cells, at most .04 (of 10 000 exact draws: .02)."""
+    axis = np.linspace(-2.5, 2.5, 201)
     grid = np.stack(np.meshgrid(axis, axis, indexing="ij"), axis=-1).reshape(-1, 2)
     log_joint = KDE.score_samples(grid) + SUM(grid)
     masses = np.exp(log_joint - logsumexp(log_joint))
-    drawn = KDE.sample(20_000, random_state=0, likelihood=lambda X: SUM(X) + 0.0)
+    drawn = KDE.sample(10_000, random_state=0, likelihood=lambda X: SUM(X) + 0.0)
     edges = np.linspace(-1.5, 1.5, 7)
     cells = [np.searchsorted(edges, rows) @ [8, 1] for rows in (drawn, grid)]
     found = np.bincount(cells[0], minlength=64) / len(drawn)
     expected = np.bincount(cells[1], weights=masses, minlength=64)
-    assert np.abs(found - expected).sum() / 2 < 0.03
+    assert np.abs(found - expected).sum() / 2 < 0.04
 
 
 def ranks(n_simulations, n_draws=7):

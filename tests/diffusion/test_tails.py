@@ -10,6 +10,7 @@ from skdiffsmooth import SmoothedScoreDiffusion
 from skdiffsmooth._coordinates.embedding import Embedding
 from skdiffsmooth._coordinates.hull import AffineHull
 from skdiffsmooth._coordinates.metric import fit_metric
+from skdiffsmooth._diffusion import geometry
 from skdiffsmooth._diffusion.background import choose_tail
 from skdiffsmooth._diffusion.tails import StudentT, fit_student_t
 from skdiffsmooth._utils.shards import ONE_PROCESS
@@ -194,3 +195,13 @@ def test_a_sharp_peak_is_no_heavy_tail(seed):
     assert model.tail_bound_.degrees > 2
     # The standard error is some 4 %, and smoothing widens rows by a few percent.
     assert_allclose(model.sample(2000, random_state=0).std(axis=0), X.std(axis=0), rtol=0.25)
+
+
+def test_tails_that_are_not_fitted_would_not_be_chosen(monkeypatch):
+    """In several columns a tail without a variance is never chosen, however heavy those of the data."""
+    X = np.random.RandomState(0).standard_t(1.5, size=(120, 3))
+    model = SmoothedScoreDiffusion(metric="scaled").fit(X)
+    monkeypatch.setattr(geometry, "WITHOUT_VARIANCE", 0.0)
+    all_of_them = SmoothedScoreDiffusion(metric="scaled").fit(X)
+    assert model.settings_ == all_of_them.settings_
+    np.testing.assert_array_equal(model.score_samples(X), all_of_them.score_samples(X))

@@ -82,3 +82,32 @@ def test_labels_of_columns_may_be_integers(labels):
     model = KDESampler(0.5).fit(X.to_numpy())
     display = SampleComparisonDisplay.from_estimator(model, X, random_state=0)
     assert display.columns == [str(label) for label in labels]
+
+
+def _table_with_names():
+    rng = np.random.RandomState(0)
+    names = [f"i{k}" for k in range(40)]
+    X = pd.DataFrame({"x": rng.normal(size=40), "name": names, "kind": ["a", "b"] * 20})
+    return X.assign(y=X["x"] + rng.normal(size=40))
+
+
+def test_columns_that_a_density_of_tables_leaves_out_are_not_drawn():
+    X = _table_with_names()
+    model = TableDensity({"name": None}, density=KDESampler()).fit(X)
+    display = SampleComparisonDisplay.from_estimator(model, X, random_state=0)
+    assert display.columns == ["x", "kind", "y"]
+    np.testing.assert_array_equal(display.real[:, 2], X["y"])
+    density = DensityDisplay.from_estimator(model, X, columns=["y", "x"])
+    np.testing.assert_array_equal(density.rows, X[["y", "x"]])
+
+
+def test_labels_that_are_no_text_name_the_columns():
+    X = pd.DataFrame(np.random.RandomState(0).normal(size=(40, 3)), columns=[10, 20, 30])
+    for model in (KDESampler().fit(X), TableDensity(density=KDESampler()).fit(X)):
+        display = SampleComparisonDisplay.from_estimator(model, X, random_state=0, columns=[30, 10])
+        np.testing.assert_array_equal(display.real, X[[30, 10]])
+    model = KDESampler().fit(X)
+    display = DensityDisplay.from_estimator(model, columns=[20], given={10: 0.5, 30: -0.2})
+    (values,), found = display.grid, display.log_density[(0,)]
+    rows = np.column_stack([np.full_like(values, 0.5), values, np.full_like(values, -0.2)])
+    np.testing.assert_allclose(found, model.score_samples(rows, given=[10, 30]))

@@ -262,7 +262,7 @@ def redrawn_scores(n_draws, n_rows, query, sigma, t):
 @pytest.mark.slow
 @pytest.mark.parametrize("sigma", [0.0, 0.3])
 def test_variance_is_that_over_data_sets(sigma):
-    n = 250
+    n = 250 if sigma else 120
     query = np.array([[0.8, 0.3]])
     scores, estimates, plug_in = redrawn_scores(n, 400, query, sigma, 0.1)
     truth = scores.var(axis=0, ddof=1).sum()

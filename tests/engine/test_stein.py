@@ -106,18 +106,18 @@ def test_divergence_converges_to_that_of_the_trace(make):
 
 
 def test_frames_are_unbiased():
-    """The mean over 3000 levels of a single rotation, within five standard errors."""
+    """The mean over 1000 levels of a single rotation, within five standard errors."""
     posterior, v, sigma = points_posterior(30, 3), 0.4, 0.5
     x = torch.tensor(np.random.RandomState(1).standard_normal((4, 3)))
     offsets, weights = gaussian_frames(3, 2**14, 0, 9)
     nodes = Nodes.from_arrays(sigma * offsets, weights, CPU)
     _, expected = SmoothedScore(posterior, nodes).with_divergence(x, v)
     found = torch.stack(
-        [field(posterior, sigma, 2, level).with_divergence(x, v)[1] for level in range(3000)]
+        [field(posterior, sigma, 2, level).with_divergence(x, v)[1] for level in range(1000)]
     )
     # Three radii are a rule of degree eleven: their own error is far below.
     error = (found.mean(0) - expected).abs()
-    assert bool((error < 5 * found.std(0) / math.sqrt(3000) + 2e-3).all())
+    assert bool((error < 5 * found.std(0) / math.sqrt(1000) + 2e-3).all())
 
 
 @pytest.mark.parametrize("v", [0.05, 1.0, 20.0, 500.0])

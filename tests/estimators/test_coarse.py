@@ -382,6 +382,110 @@ def test_shifting_and_scaling_the_rows_does_the_same_to_each_sample():
     assert_allclose(moved, 2 * rows + 1, atol=1e-9)
 
 
+# ------------------------------------------------------------------------------ metrics of the columns
+
+# Powers of two, by which columns are multiplied without rounding.
+UNITS = np.array([2.0**40, 2.0**-30])
+
+
+@pytest.mark.parametrize("bandwidth", [0.0, 0.05])
+@pytest.mark.parametrize("metric", ["scaled", 0.5, "whitened", "local"])
+def test_units_and_order_of_columns_change_nothing(metric, bandwidth):
+    X, Q = uneven_ring(100, noise=0.05), 1.1 * RING[::20]
+    model = CoarseScoreDiffusion(metric=metric, bandwidth=bandwidth, n_components=1)
+    plain, scaled = clone(model).fit(X), clone(model).fit(X * UNITS)
+    # Densities of all columns are per unit of X, others per unit of length in the metric.
+    volume = np.log(UNITS).sum() if bandwidth else 0.0
+    assert_allclose(scaled.score_samples(Q * UNITS) + volume, plain.score_samples(Q), atol=1e-9)
+    assert_array_equal(scaled.sample(20, random_state=0), plain.sample(20, random_state=0) * UNITS)
+    assert_array_equal(scaled.coarse_score(Q * UNITS), plain.coarse_score(Q) / UNITS)
+    assert scaled.switch_scale_ == plain.switch_scale_
+    assert scaled.residual_scale_ == plain.residual_scale_
+    swapped = clone(model).fit(X[:, ::-1] + 100.0)
+    assert_allclose(swapped.score_samples(Q[:, ::-1] + 100.0), plain.score_samples(Q), atol=1e-5)
+
+
+@pytest.mark.parametrize("bandwidth", [0.0, 0.05])
+def test_the_scaled_metric_is_that_of_standardised_columns(bandwidth):
+    X, Q = uneven_ring(100, noise=0.05) * [3.0, 0.2] + 7.0, 1.1 * RING[::20] * [3.0, 0.2] + 7.0
+    settings = {"bandwidth": bandwidth, "n_components": 1}
+    scaled = CoarseScoreDiffusion(metric="scaled", **settings).fit(X)
+    scaler = StandardScaler().fit(X)
+    plain = CoarseScoreDiffusion(**settings).fit(scaler.transform(X))
+    expected = (
+        plain.score_samples(scaler.transform(Q)) - bool(bandwidth) * np.log(scaler.scale_).sum()
+    )
+    assert_allclose(scaled.score_samples(Q), expected, atol=1e-6)
+    assert_allclose(scaled.switch_scale_, plain.switch_scale_, rtol=1e-9)
+    found = plain.coarse_score(scaler.transform(Q)) / scaler.scale_
+    assert_allclose(scaled.coarse_score(Q), found, rtol=1e-6)
+    distances = plain.manifold_.distance(scaler.transform(Q))
+    assert_allclose(
+        scaled.manifold_.distance(scaled.coordinates_.to_metric(Q)), distances, atol=1e-9
+    )
+
+
+@pytest.mark.parametrize("bandwidth", [0.0, 0.05])
+@pytest.mark.parametrize("metric", ["scaled", "whitened"])
+def test_constants_copies_and_totals_change_nothing_else(metric, bandwidth):
+    def with_relations(rows):
+        total = rows @ [1.0, 2.0]
+        return np.column_stack([rows, np.full(len(rows), 7.3), 1 - 3 * rows[:, 0], total])
+
+    X, Q = uneven_ring(100, noise=0.05) * [1.0, 1000.0], RING[::20] * [1.0, 1000.0]
+    model = CoarseScoreDiffusion(metric=metric, bandwidth=bandwidth, n_components=1)
+    plain, more = clone(model).fit(X), clone(model).fit(with_relations(X))
+    difference = more.score_samples(with_relations(Q)) - plain.score_samples(Q)
+    # A total changes the scales of columns a little; relations add a constant.
+    assert np.ptp(difference) < 0.1
+    if not bandwidth:
+        assert abs(difference.mean()) < 0.1
+    rows = more.sample(200, random_state=0)
+    assert_allclose(with_relations(rows[:, :2]), rows, rtol=1e-9, atol=1e-6)
+    assert_allclose(
+        rows[:, :2].std(axis=0), plain.sample(200, random_state=0).std(axis=0), rtol=0.1
+    )
+    broken = with_relations(Q)
+    broken[:, 2] += 1.0
+    if bandwidth:
+        assert np.all(more.score_samples(broken) < -1e6)
+        with pytest.warns(UserWarning, match="10 of 10 rows break relations"):
+            more.score(broken)
+
+
+@pytest.mark.filterwarnings("ignore:.*not continuous|.*project to points")
+def test_classes_share_the_width_of_a_column_that_is_constant_in_one():
+    rng = np.random.RandomState(0)
+    X = np.vstack([uneven_ring(80, noise=0.05), uneven_ring(80, seed=1, noise=0.05)])
+    y = np.repeat([0, 1], 80)
+    extra = np.where(y == 0, 0.0, rng.binomial(1, 0.5, size=160)) * 1000
+    model = DensityClassifier(CoarseScoreDiffusion(metric="scaled", bandwidth=0.1, n_components=1))
+    fitted = model.fit(np.column_stack([X, extra]), y)
+    probability = fitted.predict_proba(np.column_stack([X, extra]))[:, 1]
+    assert np.all(np.isfinite(probability))
+    # A row with the extra column is of the second class, one without it probably of the first. (With
+    # a width of its own in the first class, where it is constant, the column would decide alone.)
+    assert np.mean(probability[extra > 0] > 0.99) > 0.9
+    assert np.mean(probability[(extra == 0) & (y == 0)]) < 0.45
+
+
+def test_a_metric_needs_a_learned_manifold_and_independent_columns():
+    X = uneven_ring(50, noise=0.05)
+    with pytest.raises(ValueError, match="is in units of X, and metric='scaled' has others"):
+        CoarseScoreDiffusion(0.3, metric="scaled", manifold=CIRCLE).fit(X)
+    with pytest.raises(ValueError, match="metric='auto' is a choice of SmoothedScoreDiffusion"):
+        CoarseScoreDiffusion(0.3, metric="auto").fit(X)
+    total = np.column_stack([X, X.sum(axis=1)])
+    model = CoarseScoreDiffusion(0.3, metric="scaled", bandwidth=0.1, n_components=1).fit(total)
+    with pytest.raises(ValueError, match="1 of X follow from others"):
+        model.sample(5, random_state=0, given={0: 0.5})
+    # Without relations given and columns are those of the density.
+    model = clone(model).fit(X * UNITS)
+    marginal = model.score_samples((X * UNITS)[:3], columns=[0])
+    plain = CoarseScoreDiffusion(0.3, metric="scaled", bandwidth=0.1, n_components=1).fit(X)
+    assert_allclose(marginal + np.log(UNITS[0]), plain.score_samples(X[:3], columns=[0]), atol=1e-6)
+
+
 @pytest.mark.parametrize("settings", [{}, {"degree": 0, "bandwidth": 0.05}])
 def test_order_of_rows_does_not_matter_and_weights_are_repeats(settings):
     X = unit_rows(120, 3)

@@ -88,14 +88,14 @@ def test_divergence_on_a_learned_surface(push):
 @every_push
 @pytest.mark.slow
 def test_mass_is_one_and_samples_follow_the_density(push):
-    """The mass on a grid, and counts of 500 samples in 16 cells against the masses there, by chi-square.
+    """The mass on a grid, and counts of 300 samples in 16 cells against the masses there, by chi-square.
 
     6 steps of Heun's method err by some 2e-3. The grid has a step of 1.3 bandwidths and is wider than
     the rows: sums over it are exact to 1e-4 for Gaussians of the bandwidth's width. Farther from all
     rows than its margin the density is not computed: it is below 1e-4 of that at them.
     The masses are sums of a spline through the density on the grid, exact to a tenth of the error of
-    the counts. Correct code fails one seed in a thousand, this one does not. Samples moved by half a
-    bandwidth are detected below 1e-6.
+    the counts. Correct code fails one seed in a thousand, this one does not. Samples moved by two
+    thirds of a bandwidth are detected below 1e-6.
     """
     followed = model(push, n_nodes=4, n_levels=6, n_steps=6).fit(noisy_ellipse(60))
     axes = [np.arange(c.min() - 0.65, c.max() + 0.65, 0.2) for c in noisy_ellipse(60).T]
@@ -114,14 +114,14 @@ def test_mass_is_one_and_samples_follow_the_density(push):
 
     rows = np.stack(np.meshgrid(*fine, indexing="ij"), axis=-1).reshape(-1, 2)
     masses = np.bincount(cell(rows), masses, minlength=16)
-    expected = 500 * masses / masses.sum()
+    expected = 300 * masses / masses.sum()
 
     def p_value(rows):
         return stats.chisquare(np.bincount(cell(rows), minlength=16), expected).pvalue
 
-    drawn = followed.sample(500, random_state=0)
+    drawn = followed.sample(300, random_state=0)
     assert p_value(drawn) > 1e-3
-    assert p_value(drawn + 0.075) < 1e-6
+    assert p_value(drawn + 0.1) < 1e-6
 
 
 @every_push
@@ -166,7 +166,7 @@ def test_offsets_fade_within_half_of_the_estimated_reach():
 
 def test_leaving_rows_out_and_pickles():
     """What a learned manifold knows of the row that is left out stays in it."""
-    fitted = model().fit(noisy_ellipse(25))
+    fitted = model(n_nodes=4, n_levels=2, n_steps=2).fit(noisy_ellipse(25))
     assert 0 <= fitted.node_error_ < 1
     assert fitted.leave_one_out_log_density().mean() < fitted.score(fitted.points_)
     copy = pickle.loads(pickle.dumps(fitted))

@@ -243,7 +243,7 @@ def small_images(n):
 
 
 def test_the_bandwidth_ends_where_denoising_does():
-    X = small_images(150)
+    X = small_images(80)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         model = LocalScoreDiffusion(image_shape=(4, 4)).fit(X)
@@ -259,7 +259,7 @@ def test_few_levels_suffice_for_a_chosen_bandwidth(n_levels):
 
 
 def test_atoms_are_named():
-    X = small_images(60)
+    X = small_images(30)
     X[X < 0.3] = 0.0
     with pytest.warns(UserWarning, match="0.001 of the columns' standard deviation"):
         LocalScoreDiffusion(image_shape=(4, 4)).fit(X)
@@ -349,7 +349,7 @@ def test_constant_pixels_and_few_rows():
 
 
 def test_a_constant_pixel_does_not_lower_the_bandwidth():
-    X = small_images(40)
+    X = small_images(24)
     expected = LocalScoreDiffusion(image_shape=(4, 4)).fit(X).bandwidth_
     X[:, 3] = 0.5
     # Bandwidths that are compared are a factor of 1.8 apart; without this pixel some are a little lower.
@@ -529,7 +529,7 @@ def test_single_precision_and_merged_points_change_no_score():
 
 def test_the_warning_of_a_small_bandwidth_is_in_units_of_X():
     rng = np.random.default_rng(0)
-    X = np.where(rng.uniform(size=(60, 3)) < 0.5, 0.0, rng.normal(size=(60, 3))) * 2.0**-300
+    X = np.where(rng.uniform(size=(30, 3)) < 0.5, 0.0, rng.normal(size=(30, 3))) * 2.0**-300
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         model = LocalScoreDiffusion().fit(X)

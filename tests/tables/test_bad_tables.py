@@ -129,6 +129,12 @@ def test_queries(fitted, bad):
         assert X.equals(before), name
 
 
+def test_given_values_that_are_infinite_name_their_column(fitted):
+    model = fitted["density"].__self__
+    with pytest.raises(ValueError, match="column 'mass' of X holds infinity"):
+        model.sample(2, given={"mass": np.inf})
+
+
 @pytest.mark.filterwarnings("ignore:given values of")
 def test_what_is_far_or_missing_is_scored(fitted):
     X = good()[:4]

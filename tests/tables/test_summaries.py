@@ -189,6 +189,11 @@ def test_dates_with_a_time_zone_are_instants(recwarn):
     midnight = pd.Timestamp("2021-01-01 01:00", tz="Europe/Vienna")
     given = model.columns_.encode_given({"since": midnight}, 1)
     assert model.columns_.decode(given)["since"][0] == midnight
+    first = drawn[:3]
+    for dates in (first, first.to_numpy(), list(first), pd.DatetimeIndex(first)):
+        encoded = model.columns_.encode_given({"since": dates}, 3)
+        assert list(model.columns_.decode(encoded)["since"]) == list(first)
+        assert cdf(model, "since", dates, random_state=0).value.shape == (3,)
     assert not recwarn.list
 
 

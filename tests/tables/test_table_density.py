@@ -239,11 +239,18 @@ def test_numbers_are_drawn_given_other_numbers(density):
 
 def test_warns_where_given_levels_are_in_no_row():
     frame = pd.DataFrame({"kind": ["a", "b"] * 20, "sex": ["f", "m"] * 20})
-    model = TableDensity().fit(frame)
-    with pytest.warns(
-        UserWarning, match=r"no training row has the given levels of \['kind', 'sex'\]"
-    ):
-        model.sample(3, given={"kind": "a", "sex": "m"}, random_state=0)
+    frame["debt"] = [5.5, 0.0] * 20 + np.linspace(0, 0.1, 40).round(4) * ([1, 0] * 20)
+    model = TableDensity({"debt": Positive(atoms=(0,))}, density=KDESampler()).fit(frame)
+    with pytest.warns(UserWarning, match="no training row has the given levels") as caught:
+        model.score_samples(frame[:3].assign(sex=["m", "f", "f"]), given=["kind", "sex"])
+    # One warning for all combinations, with the labels of the first.
+    (warning,) = caught
+    example = "{'kind': 'a', 'sex': 'm'} (2 of 3 conditions)"
+    assert f"such as {example}" in str(warning.message)
+    with pytest.warns(UserWarning, match=r"such as \{'kind': 'a', 'debt': 0.0\} \(1 of 1"):
+        model.score_samples(frame[:1].assign(debt=0.0), given=["kind", "debt"])
+    with pytest.warns(UserWarning, match=r"such as \{'kind': 'b', 'debt': 'not 0.0'\} \(1 of 1"):
+        model.score_samples(frame[1:2].assign(debt=5.0), given=["kind", "debt"])
 
 
 def test_columns_that_are_never_complete_are_independent_with_a_warning():
@@ -275,6 +282,65 @@ def test_warns_of_counts_that_others_determine():
     frame["age"] = frame["school"] + frame["work"] + 6
     with pytest.warns(UserWarning, match=r"\['school', 'work', 'age'\] satisfy 1 exact relations"):
         TableDensity().fit(frame)
+
+
+@pytest.mark.parametrize("unit", [0.01, 0.0001])
+def test_warns_of_rounded_shares_that_sum_to_one(unit):
+    shares = np.random.RandomState(0).dirichlet([3, 4, 9], size=120)
+    names = ["labor", "capital", "fuel"]
+    frame = pd.DataFrame(np.round(shares / unit) * unit, columns=names)
+    frame["output"] = np.random.RandomState(1).lognormal(5, 1, size=120).round(1)
+    with pytest.warns(
+        UserWarning,
+        match=r"\['labor', 'capital', 'fuel'\] satisfy 1 relations up to their rounding",
+    ):
+        TableDensity(density=KDESampler("scott")).fit(frame)
+
+
+def test_numbers_that_depend_on_others_closely_are_no_relation(recwarn):
+    rng = np.random.RandomState(0)
+    height = rng.normal(170, 9, size=200)
+    frame = pd.DataFrame(
+        {"height": height.round(), "span": (height + rng.normal(size=200)).round()}
+    )
+    frame["rare"] = (rng.uniform(size=200) < 0.06) * rng.randint(1, 4, size=200)
+    TableDensity(density=KDESampler("scott")).fit(frame)
+    assert not any("relations" in str(each.message) for each in recwarn)
+
+
+def test_warns_where_columns_with_atoms_are_rarely_at_none_together():
+    rng = np.random.RandomState(0)
+    has_debt = rng.uniform(size=150) < 0.5
+    has_both = np.arange(150) < 6
+    debt = np.where(has_debt | has_both, rng.lognormal(3, 1, size=150), 0.0)
+    savings = np.where(~has_debt | has_both, rng.lognormal(4, 1, size=150), 0.0)
+    frame = pd.DataFrame({"age": rng.normal(40, 9, size=150), "debt": debt, "savings": savings})
+    with pytest.warns(UserWarning, match=r"sets: \['debt', 'savings'\] \(6\). There the columns"):
+        TableDensity(density=KDESampler("scott")).fit(frame)
+
+
+def test_warns_where_a_column_with_atoms_depends_on_levels_only():
+    rng = np.random.RandomState(0)
+    debt = np.where(rng.uniform(size=150) < 0.5, rng.lognormal(3, 1, size=150), 0.0)
+    frame = pd.DataFrame({"age": rng.normal(40, 9, size=150), "debt": debt})
+    frame.loc[(debt > 0) & (np.arange(150) > 12), "age"] = np.nan
+    with pytest.warns(UserWarning, match=r"There the columns \['debt'\] depend on levels only"):
+        TableDensity(density=KDESampler("scott")).fit(frame)
+
+
+@pytest.mark.filterwarnings("ignore:(fewer than|column .* has one value):UserWarning")
+def test_one_row_that_is_at_no_atom_has_a_broad_density(recwarn):
+    frame = pd.DataFrame({"age": np.arange(40.0), "debt": [7.5] + [0.0] * 39})
+    kinds = {"age": Continuous(unit=None), "debt": Continuous(atoms=(0,), unit=None)}
+    model = TableDensity(kinds, density=KDESampler("scott")).fit(frame)
+    grid = np.sinh(np.linspace(-12, 12, 4000))
+    query = pd.DataFrame({"age": 20.0, "debt": grid})
+    masses = np.exp(model.score_samples(query, given=["age"])) * np.gradient(grid)
+    of_zero = np.exp(model.score_samples(query[:1].assign(debt=0.0), given=["age"]))[0]
+    assert masses.sum() + of_zero == pytest.approx(1, abs=0.002)
+    near = masses[np.abs(grid - 7.5) < 1].sum() / masses.sum()
+    assert near < 0.3
+    assert not [each for each in recwarn if each.category is not UserWarning]
 
 
 def test_dates_of_one_value_are_no_relation():

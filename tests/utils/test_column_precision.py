@@ -149,7 +149,8 @@ def test_an_offset_beside_which_digits_are_lost_warns(dtype):
     counts = np.random.RandomState(0).poisson(4, 60)
     for exponent, is_lost in ((digits - 12, False), (digits - 8, True), (digits - 3, True)):
         X = np.column_stack([Z + [0, 2.0**exponent], counts + 2.0 ** (digits - 8)])
-        described = precision(X.astype(dtype)).rounded_columns(None)
+        rounded = X.astype(dtype)
+        described = precision(rounded).rounded_columns(rounded.astype(float), None)
         assert [text[:9] for text in described] == ["column 1:"] * is_lost
     with pytest.warns(
         UserWarning, match="rounded by their storage as floats: column 1: to 0.*Subtract"

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from skdiffsmooth import CoarseScoreDiffusion, KDESampler, SmoothedScoreDiffusion
+from skdiffsmooth._utils.near_rows import distinct_rows
 from skdiffsmooth._utils.rows import merge_rows
 from skdiffsmooth.compose import DensityClassifier, DensityOutlierDetector
 from skdiffsmooth.manifolds import LocalPolynomialManifold, intrinsic_dimension
@@ -58,6 +59,28 @@ def test_copies_up_to_rounding_are_merged(X, n_groups):
 def test_a_far_row_makes_no_copies(far):
     """Beside 1e16 thirteen of sixty rows were merged, since a mean was subtracted."""
     assert merged(np.append(table(d=1), far)[:, None]).n_near == 0
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        table(d=3),
+        np.sort(table(d=1), axis=0),
+        np.sort(table(), axis=0),
+        np.concatenate([table(), table()]),
+        table().round(1),
+        np.column_stack([np.zeros(60), table().round()]),
+        np.empty((4, 0)),
+        np.empty((0, 2)),
+        table(n=1),
+    ],
+)
+def test_distinct_rows_are_those_of_numpy(rows):
+    """The first column alone decides where its values are all different."""
+    distinct, index = distinct_rows(rows)
+    expected, inverse = np.unique(rows, axis=0, return_inverse=True)
+    np.testing.assert_array_equal(distinct, expected)
+    np.testing.assert_array_equal(index, inverse.ravel())
 
 
 def test_smooth_data_are_left_alone():
@@ -143,3 +166,22 @@ def test_dimension_of_copied_and_of_rounded_rows():
         )
     with pytest.warns(UserWarning, match=r"column 0: values are multiples of 0\.1"):
         assert float(intrinsic_dimension(np.round(plane * 10) / 10)) == pytest.approx(2, abs=0.4)
+
+
+@pytest.mark.parametrize("share", [0.3, 1.0], ids=["of some rows", "of all rows"])
+@pytest.mark.parametrize("copy", [np.float32, lambda rows: rows + 1e-9], ids=["float32", "moved"])
+def test_a_column_of_few_values_keeps_them_in_any_order_of_the_columns(copy, share):
+    rng = np.random.RandomState(0)
+    # 0.01 is no float32, and is rounded down; 0.1 is rounded up.
+    few = 0.01 * rng.binomial(1, 0.3, 60), 0.1 * rng.binomial(1, 0.3, 60), 0.1 * rng.poisson(3, 60)
+    X = np.column_stack([*few, rng.normal(size=60)])
+    X = np.concatenate([X, copy(X[: int(share * len(X))])])
+    for order in ([0, 1, 2, 3], [1, 0, 3, 2], [2, 3, 0, 1], [3, 2, 1, 0]):
+        rows = merged(X[:, order])
+        # Beside one moved copy of each row nothing tells which of the two is right, but all are alike.
+        assert len(np.unique(rows.points[:, order.index(0)])) == 2
+        assert len(np.unique(rows.points[:, order.index(1)])) == 2
+        assert len(np.unique(rows.points[:, order.index(2)])) < 12
+        # Each row still belongs to the distinct row that it equals up to rounding.
+        assert np.abs(rows.points[rows.index] - X[:, order]).max() < 1e-6
+        assert np.array_equal(rows.points, np.unique(rows.points, axis=0))

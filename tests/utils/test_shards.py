@@ -234,8 +234,13 @@ def ring(seed, n, *, flat=False):
     return X @ np.diag([1, 1, 0.0 if flat else 1.0])
 
 
+FEW = {"n_nodes": 16, "n_levels": 6, "n_steps": 6}
+# From so many rows on points are merged, in the processes of the tests.
+MANY = 1_000
+
+
 def scenarios():
-    small = {"n_nodes": 16, "n_levels": 6, "n_steps": 6}
+    small = FEW
     X, rng = ring(0, 90), np.random.RandomState(1)
     weights = rng.uniform(0.1, 3, 90)
     far = ring(2, 40)
@@ -273,8 +278,7 @@ def scenarios():
 
 
 def merged():
-    estimator = SmoothedScoreDiffusion(0.3, 0.5, n_nodes=16, n_levels=6, n_steps=6)
-    return Scenario([ring(8, 10_001), ring(9, 3)], estimator)
+    return Scenario([ring(8, MANY + 1), ring(9, 3)], SmoothedScoreDiffusion(0.3, 0.5, **FEW))
 
 
 METHODS = {
@@ -305,7 +309,7 @@ def results(scenario, model):
 def failures(rank):
     """Messages of calls that must fail on both processes, though the fault is on one of them."""
     scenario = scenarios()["ordinary"]
-    X, shards = scenario.rows[rank], {"shards": "distributed"}
+    X, shards = scenario.rows[rank], {"shards": "distributed", **FEW}
     model = SmoothedScoreDiffusion(0.3, 0.5, **shards).fit(X)
     spoilt = X.copy()
     spoilt[0, 0] = np.nan if rank == 1 else 0
@@ -329,7 +333,7 @@ def failures(rank):
         ).fit(X),
         "times": lambda: model.grad_log_density(np.zeros((2, 3)), t=1.0 + rank),
         "steps": lambda: (
-            copy(model).set_params(n_steps=8 * (1 + rank)).score_samples(np.zeros((2, 3)))
+            copy(model).set_params(n_steps=6 * (1 + rank)).score_samples(np.zeros((2, 3)))
         ),
         "taken apart": lambda: copy(model).set_params(shards=None).score_samples(X),
         "one bandwidth": lambda: SmoothedScoreDiffusion((0.3, -1.0)[rank], 0.5, **shards).fit(X),
@@ -360,6 +364,7 @@ def failures(rank):
 def work(rank, folder):
     """Compute in one process what the tests compare, and write it to a file."""
     torch.set_num_threads(1)
+    diffusion_settings._LARGEST_EXACT = MANY
     meet = f"file://{folder}/meet"
     patience = timedelta(seconds=TIMEOUT / 2)
     dist.init_process_group("gloo", init_method=meet, rank=rank, world_size=2, timeout=patience)
@@ -442,14 +447,13 @@ def test_processes_return_what_one_process_returns(name, method, found, expected
         np.testing.assert_allclose(process[name][method], reference, rtol=0, atol=slack)
 
 
-def test_points_may_be_merged_on_one_process_only(found, monkeypatch):
+def test_points_may_be_merged_on_one_process_only(found):
     """Rows are merged on process 0, which has many, and not on process 1; draws use merged points."""
     scenario, model = merged(), found[0]["merged"]["model"]
     scale = model.noise_levels_.terminal_scale
     many, few = (process["merged"]["model"].hierarchy_ for process in found)
     assert many.at(scale)[0] is not many.points
     assert few.at(scale)[0] is few.points
-    monkeypatch.setattr(diffusion_settings, "_LARGEST_EXACT", 20_000)
     exact = scenario.estimator.fit(np.concatenate(scenario.rows))
     expected = exact.score_samples(scenario.queries)
     for process in found:
