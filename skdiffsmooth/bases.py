@@ -315,7 +315,7 @@ class _Removed(NamedTuple):
     dimension: int
 
     def log_density(self, h: float) -> np.ndarray:
-        """Return the log-density (n, N) of each offset in its window, widened by h, in nats."""
+        """Return log-densities (n, N) of offsets in windows with covariances plus h^2, in nats."""
         # With equal weights the covariance before the neighbour is taken away is the same for all.
         kept = self.kept[:1] if np.ptp(self.kept) == 0 else self.kept
         widened = kept[:, :, None] * self.variances + h**2

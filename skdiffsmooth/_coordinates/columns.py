@@ -366,8 +366,8 @@ def _influence_of_columns(loadings: np.ndarray) -> np.ndarray:
     """Return weights w (k,) of columns with loadings b_j (k, r) that make sum_j w_j b_j b_j^T largest.
 
     Largest in determinant, with weights of sum r: the ellipsoid of John (1948), the largest one in which
-    no column exceeds one. It is the same with and without columns that others determine, and all weights
-    are one where there are none. (Multiplicative steps: Titterington 1976.)
+    no column exceeds one. Copies of columns do not change the sum, and without relations between columns
+    (k = r) all weights are one. (Multiplicative steps: Titterington 1976.)
     """
     weights = np.full(len(loadings), loadings.shape[1] / len(loadings))
     for _ in range(_N_STEPS):
