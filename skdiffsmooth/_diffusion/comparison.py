@@ -14,7 +14,7 @@ from .._utils.progress import Loop, counted
 from .._utils.rows import merge_duplicates
 from .._utils.validation import LARGEST
 from .._utils.warnings import without_warnings
-from ..solvers import Multistep
+from ..solvers import Heun, Multistep
 from .background import WIDTH, background_weight, choose_tail, mixed
 from .fitting import MOST_ROWS
 from .geometry import (
@@ -51,8 +51,10 @@ _BOTH = _Candidates(
 )
 _BANDWIDTHS = _Candidates(((0.85, 0.0),), ((1.0, 0.0),), ((0.7, 0.0), (0.55, 0.0)))
 _SIGMAS = _Candidates(((0.0, 1.5),), ((0.0, 2.0), (0.0, 3.0), (0.0, 5.0)), ((0.0, 1.0), (0.0, 0.5)))
-# Nodes, levels and steps under which candidates are compared.
-SCREENING_NODES, SCREENING_LEVELS = 32, 6
+# Nodes under which candidates are compared, and levels, each of one step: of one evaluation in up to ten
+# dimensions, and of two in more, where errors of the former lower the weight of the background.
+_NODES, _MOST_DIMENSIONS = 32, 10
+_FEW_DIMENSIONS, _MANY_DIMENSIONS = (6, Multistep()), (5, Heun())
 # Most rows by whose likelihood, under the model of all others, candidates are screened.
 MOST_JUDGES = 256
 # Metrics depend on the number of rows even less than ratios to the leave-one-out bandwidth do.
@@ -255,7 +257,8 @@ class Comparison:
         if not callable(sigma) and sigma == 0 and self.parsed.terminal == "empirical":
             return fold.kde(bandwidth)
         with without_warnings():
-            return fold.parts(bandwidth, sigma, _for_screening(self.parsed))[0][:, 0]
+            parsed = _for_screening(self.parsed, fold.geometry.kernel.rank)
+            return fold.parts(bandwidth, sigma, parsed)[0][:, 0]
 
     def _students(
         self, metric_index: int
@@ -312,15 +315,16 @@ class Comparison:
         return self._tails[key]
 
 
-def _for_screening(parsed: ParsedParameters) -> ParsedParameters:
+def _for_screening(parsed: ParsedParameters, dimension: int) -> ParsedParameters:
     """Return parameters of models without background, with few nodes, levels and steps."""
+    n_levels, solver = _FEW_DIMENSIONS if dimension <= _MOST_DIMENSIONS else _MANY_DIMENSIONS
     return replace(
         parsed,
         background=0.0,
-        rule=replace(parsed.rule, n_nodes=SCREENING_NODES),
-        n_levels=SCREENING_LEVELS,
-        n_steps=SCREENING_LEVELS,
-        solver=Multistep(),
+        rule=replace(parsed.rule, n_nodes=_NODES),
+        n_levels=n_levels,
+        n_steps=n_levels,
+        solver=solver,
         tol=None,
     )
 
@@ -442,12 +446,9 @@ def _choose(
     if len(metrics) > 1:
         rows = _some_rows(data, _MOST_ROWS_FOR_METRICS)
         folds = folds_for_metrics(rows.points, data.columns)
-        compared = one_by_one
-        if folds is not None or len(rows.points) < len(one_by_one.data.points):
-            of_rows = one_by_one if rows is one_by_one.data else Comparison(parsed, rows, metrics)
-            compared = of_rows
-            if folds is not None:
-                compared = Comparison(parsed, rows, metrics, folds, one_by_one=of_rows)
+        compared = one_by_one if rows is one_by_one.data else Comparison(parsed, rows, metrics)
+        if folds is not None:
+            compared = Comparison(parsed, rows, metrics, folds, one_by_one=compared)
         kde = (parsed.bandwidth, 0.0) if isinstance(parsed.bandwidth, float) else KDE
         likely = likely_metrics(metrics, lambda some: [scored(compared, k, kde)[0] for k in some])
         if parsed.has_absolute_scale:

@@ -332,7 +332,7 @@ def denoising_score(estimator: Any, X: Any, y: Any = None, sample_weight: Any = 
     >>> angle = np.random.RandomState(0).uniform(0, 6.28, size=60)
     >>> X = np.column_stack([np.cos(angle), np.sin(angle)])
     >>> search = GridSearchCV(
-    ...     SmoothedScoreDiffusion(bandwidth=0.05),
+    ...     SmoothedScoreDiffusion(bandwidth=0.05, n_nodes=16),
     ...     {"sigma": [0.0, 0.15, 1.0]},
     ...     scoring=denoising_score,
     ... )

@@ -105,7 +105,7 @@ class SmoothedScoreDiffusionCV(DensityEstimatorMixin, BaseEstimator):
     Notes
     -----
     There are about thirty candidates. For each, 256 rows, taken evenly, are scored by all others with 32
-    nodes and 6 steps; one or two candidates are scored at all rows with all nodes and
+    nodes and 5 or 6 steps; one or two candidates are scored at all rows with all nodes and
     steps. With `cv` this is done for each fold, at all of its rows.
 
     The metric and learned tangents are computed from all rows, also from the row that is left out.

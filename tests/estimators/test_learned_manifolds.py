@@ -11,7 +11,7 @@ from scipy import interpolate, stats
 from skdiffsmooth import KDESampler, ManifoldAdaptedDiffusion
 from skdiffsmooth.manifolds import Circle, LocalPolynomialManifold, PointCloud, estimate_reach
 
-SMALL = {"n_nodes": 6, "n_levels": 4, "n_steps": 4}
+SMALL = {"n_nodes": 4, "n_levels": 3, "n_steps": 3}
 # Fields at a noise scale that is passed do not depend on the levels and steps.
 ONE_LEVEL = {"n_levels": 1, "n_steps": 1}
 LEARNED = LocalPolynomialManifold(1, n_neighbors=14)
@@ -79,7 +79,7 @@ def test_divergence_on_a_learned_surface(push):
     X = X / np.linalg.norm(X, axis=1, keepdims=True) @ np.linalg.qr(rng.normal(size=(5, 3)))[0].T
     X += 0.02 * rng.normal(size=X.shape)
     fitted = model(push, LocalPolynomialManifold(2), **ONE_LEVEL).fit(X)
-    assert_divergence(fitted, X[:4] + 0.05 * rng.normal(size=(4, 5)), 0.05)
+    assert_divergence(fitted, X[:2] + 0.05 * rng.normal(size=(4, 5))[:2], 0.05)
 
 
 # ------------------------------------------------------------------------------------------ the law

@@ -220,10 +220,10 @@ SETS = {
 
 
 def grid(model, per_bandwidth=1.3, pad=5.0):
-    """Points of spacing bandwidth / 2.6 that cover the data and `pad` bandwidths around it.
+    """Points that cover the data and `pad` bandwidths around it, `per_bandwidth` a bandwidth.
 
-    The density is as smooth as a normal of scale `bandwidth`, so that sums over the grid are
-    integrals to 1e-9, and it falls off like one outside the data's convex hull, to 1e-6.
+    The density is a little sharper than a normal of scale `bandwidth`, for whose integral to 1e-8 one
+    point a bandwidth would do. It falls off like one outside the data's convex hull, to 1e-6.
     """
     spacing = model.bandwidth_ / per_bandwidth
     reach = pad * model.bandwidth_

@@ -417,24 +417,24 @@ def test_the_density_integrates_to_one(law):
 
 
 def test_samples_have_the_density(law):
-    """Chi-square over boxes that expect ten of 4000 samples; fails by chance once in 10^4 seeds.
+    """Chi-square over boxes that expect ten of 2500 samples; fails by chance once in 10^4 seeds.
 
     Samples moved by half a bandwidth must fail.
     """
     rng = np.random.RandomState(0)
-    start = EmpiricalTerminal(law, law.levels.terminal_scale).sample(rng, 4000)
+    start = EmpiricalTerminal(law, law.levels.terminal_scale).sample(rng, 2500)
     steps = [step.reversed() for step in reversed(law.levels.steps(1))]
     samples = solve(Heun(), law, torch.tensor(start), steps, lambda: None).numpy()
     points = grid(law, 0.04)
     mass = density(law, points.reshape(-1, 2)).exp().reshape(points.shape[:2]).numpy() * 0.04**2
-    expected = 4000 * mass.reshape(15, 6, 15, 6).sum((1, 3))
+    expected = 2500 * mass.reshape(15, 6, 15, 6).sum((1, 3))
     edges = np.linspace(-1.82, -1.82 + 90 * 0.04, 16)
 
     def pvalue(drawn):
         counts = np.histogram2d(*drawn.T, bins=[edges, edges])[0]
         large = expected > 10
         seen, due = np.append(counts[large], 0), np.append(expected[large], 0)
-        seen[-1], due[-1] = 4000 - seen.sum(), 4000 - due.sum()
+        seen[-1], due[-1] = 2500 - seen.sum(), 2500 - due.sum()
         return stats.chi2(len(due) - 1).sf(((seen - due) ** 2 / due).sum())
 
     assert pvalue(samples) > 1e-4
