@@ -106,8 +106,12 @@ def adapted(rng, X):
 
 def coarse(rng, X):
     size = 10 ** rng.uniform(-2, -0.5)
-    degree = int(rng.choice([1, 2]))
-    return lambda s: CoarseScoreDiffusion(degree=degree, bandwidth=size * s, n_components=1)
+    options = {"degree": int(rng.choice([1, 2])), "n_components": 1}
+    if rng.uniform() < 0.5:
+        # The bandwidth is in units of the metric.
+        metric = str(rng.choice(["scaled", "whitened"]))
+        return lambda s: CoarseScoreDiffusion(bandwidth=size, metric=metric, **options)
+    return lambda s: CoarseScoreDiffusion(bandwidth=size * s, **options)
 
 
 def local(rng, X):
@@ -266,6 +270,8 @@ def has_conditionals(model):
         return has_conditionals(model.estimator)
     if isinstance(model, DensityStacking):
         return all(has_conditionals(each) for _, each in model.estimators)
+    if isinstance(model, CoarseScoreDiffusion):
+        return not model.coordinates_.columns.n_relations
     return not isinstance(model, KDESampler) or model.metric == "euclidean"
 
 

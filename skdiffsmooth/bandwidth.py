@@ -85,7 +85,7 @@ class Queries(NamedTuple):
     def nearest_distances(
         self, points: np.ndarray, periods: np.ndarray | None = None
     ) -> np.ndarray:
-        """Return the distance (n_queries,) of each query from its nearest point, less the excluded."""
+        """Return the distance (n_queries,) of each query from its nearest point that is not excluded."""
         distances, nearest = _nearest_two(points, self.x, periods)
         # Of points at the same distance any may come first.
         return np.where(nearest[:, 0] == self.exclude, distances[:, 1], distances[:, 0])

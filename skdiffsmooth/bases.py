@@ -17,7 +17,7 @@ from ._engine.components import GaussianComponents
 from ._engine.mixture_fit import fit_restarts, is_restart
 from ._utils.gaussian import gaussian_log_normalizer
 from ._utils.memory import slices_within
-from ._utils.rows import evenly
+from ._utils.rows import evenly, order_from_center
 from ._utils.validation import check_integer, check_real
 from ._utils.warnings import warn_user
 from .bandwidth import maximize_leave_one_out, maximize_near, stationary_bracket, weight_of_others
@@ -315,7 +315,7 @@ class _Removed(NamedTuple):
     dimension: int
 
     def log_density(self, h: float) -> np.ndarray:
-        """Return the log-density (n, N) of each offset in its window, widened by h, in nats."""
+        """Return log-densities (n, N) of offsets in windows with covariances plus h^2, in nats."""
         # With equal weights the covariance before the neighbour is taken away is the same for all.
         kept = self.kept[:1] if np.ptp(self.kept) == 0 else self.kept
         widened = kept[:, :, None] * self.variances + h**2
@@ -398,8 +398,11 @@ def base_components(
             for mixture in mixtures:
                 if mixture.random_state is None:
                     mixture.set_params(random_state=seed)
-            # Equal rows are repeated; the order of the rows is not that of X.
-            rows = np.repeat(points, np.rint(weights * n_samples).astype(np.intp), axis=0)
+            # Equal rows are repeated. Their order, on which random starts depend, is neither that of X
+            # nor one of the columns.
+            order = order_from_center(points)
+            counts = np.rint(weights[order] * n_samples).astype(np.intp)
+            rows = np.repeat(points[order], counts, axis=0)
             if len(mixtures) > 1:
                 fit_restarts(mixtures, rows, memory_limit)
             else:

@@ -489,6 +489,18 @@ def test_search_near_a_bandwidth_finds_the_maximum_wherever_it_starts(start):
     assert maximize_near(log_likelihood, start, 0.01, 100.0) == pytest.approx(1.0, rel=2e-3)
 
 
+def test_search_near_a_bandwidth_takes_few_steps():
+    """Parabolas in log h lead from 1.3 to the maximum at 1 in three steps of three values each."""
+    asked = []
+
+    def log_likelihood(h):
+        asked.append(h)
+        return -math.cosh(math.log(h))
+
+    assert maximize_near(log_likelihood, 1.3, 0.01, 100.0) == pytest.approx(1.0, rel=2e-3)
+    assert len(asked) <= 9
+
+
 def test_rows_that_are_taken_evenly_do_not_favour_the_ends():
     assert evenly(3, 5).tolist() == [0, 1, 2]
     assert evenly(10, 5).tolist() == [1, 3, 5, 7, 9]

@@ -16,7 +16,7 @@ import numpy as np
 
 from .._utils.gaussian import gaussian_log_normalizer
 from .._utils.periods import reduced, wrapped
-from .._utils.rows import WholeTable
+from .._utils.rows import WholeTable, order_from_center
 from .._utils.shards import ONE_PROCESS, Shards
 from .hull import principal_axes
 from .warp import ColumnWarp, fit_warp
@@ -265,12 +265,7 @@ class ColumnSpace:
 
     def order(self, points: np.ndarray) -> np.ndarray:
         """Return an order (n,) of rows that does not depend on the order or the units of columns."""
-        inside = self.inside(self.scaled(points))
-        inside = inside - inside.mean(axis=0)
-        squares = np.sum(inside**2, axis=1)
-        # Rows as far from the mean as others, up to rounding, are ordered along the skewness.
-        distances = np.round(squares / max(squares.max(initial=0.0), 1e-300), 9)
-        return np.lexsort((inside @ (squares @ inside), distances))
+        return order_from_center(self.inside(self.scaled(points)))
 
     def relation_axes(self) -> np.ndarray:
         """Return directions (d - d', d) of the noise along relations, as long as its decreasing std."""
@@ -371,8 +366,8 @@ def _influence_of_columns(loadings: np.ndarray) -> np.ndarray:
     """Return weights w (k,) of columns with loadings b_j (k, r) that make sum_j w_j b_j b_j^T largest.
 
     Largest in determinant, with weights of sum r: the ellipsoid of John (1948), the largest one in which
-    no column exceeds one. It is the same with and without columns that others determine, and all weights
-    are one where there are none. (Multiplicative steps: Titterington 1976.)
+    no column exceeds one. Copies of columns do not change the sum, and without relations between columns
+    (k = r) all weights are one. (Multiplicative steps: Titterington 1976.)
     """
     weights = np.full(len(loadings), loadings.shape[1] / len(loadings))
     for _ in range(_N_STEPS):

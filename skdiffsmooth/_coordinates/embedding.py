@@ -94,7 +94,7 @@ class Embedding:
             )
 
     def residual_scale(self, widest: float) -> float:
-        """Return the scale of residuals (n, d): one in scaled columns, `widest` in the user's own."""
+        """Return the scale of residuals (n, d): 1 if columns are scaled, `widest` if in units of X."""
         return widest if np.all(self.metric.columns.scales == self.metric.unit) else 1.0
 
     def log_slopes(self, coordinates: np.ndarray, residual: np.ndarray) -> np.ndarray | float:

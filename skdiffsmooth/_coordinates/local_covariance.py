@@ -103,9 +103,9 @@ def _log(weights: np.ndarray) -> np.ndarray:
 
 
 def _ratios_of_others(logits: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return ratios (n, n) of weights of all other rows, in place, and factors (n,).
+    """Return ratios (n, n), which overwrite `logits`, and factors (n,).
 
-    Times its factor, each row is those weights, and sums to that of `weights` (n,).
+    Row i of the ratios times factor i is the weights of all rows but i, and sums to `weights` i.
     """
     np.fill_diagonal(logits, -np.inf)
     logits -= logits.max(axis=1, keepdims=True)

@@ -47,7 +47,7 @@ def make_accurate_model(
 def _enough_refinement(
     geometry: Geometry, parsed: ParsedParameters, bandwidth: float, sigma: Sigma
 ) -> tuple[float, float]:
-    """Return the factor of levels and steps for a small error of the solver, and the error in nats."""
+    """Return a factor for the numbers of levels and steps, and the solver's error with it, in nats."""
     assert parsed.tol is not None
     n_nodes = parsed.rule.n_nodes or geometry.kernel.n_nodes
     trial = replace(parsed, rule=replace(parsed.rule, n_nodes=n_nodes))

@@ -347,6 +347,7 @@ def _warn_of_few(effective: np.ndarray) -> None:
     if is_few.any():
         warn_user(
             f"draws for {is_few.sum()} of {len(effective)} conditions are resampled from few "
-            f"proposals, an effective {effective.min():.1f} at worst; expected {_LEAST_EFFECTIVE:g} or "
-            "more. Draws of these rows are alike. Give fewer columns, or more likely values."
+            f"proposals: the least effective sample size is {effective.min():.1f}; expected "
+            f"{_LEAST_EFFECTIVE:g} or more. Their draws are near-copies of one another. Give fewer "
+            "columns, or more likely values."
         )

@@ -142,7 +142,7 @@ class DiffusionModel:
         return self.tol is None or not isinstance(solver, Heun | Multistep)
 
     def n_rough(self, queries: np.ndarray, resources: Resources) -> int:
-        """Return for how many rows (n, r) in the hull the steps of the solver are too long."""
+        """Return for how many queries (n, r) in the hull the solver's steps are too long."""
         assert isinstance(self.solver, ODESolver)
         schedule = self.source.schedule(resources)
         terminal, backend = self.source.terminal(schedule), schedule.backend

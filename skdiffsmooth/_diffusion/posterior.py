@@ -170,7 +170,7 @@ class _Posterior:
         return proposal.mapped(kernels.origin, kernels.axes, self._joint.log_abs_det)
 
     def _resampled(self, draws: _Draws, n: int, rng: np.random.RandomState) -> np.ndarray:
-        """Return n coordinates (n, d), resampled by weights, and all moved if any repeats another."""
+        """Return n coordinates (n, d), resampled by weights; if any are equal, all are then moved."""
         index = rng.choice(len(draws.z), size=n, p=draws.weights)
         z, log_target = draws.z[index], draws.log_target[index]
         if len(np.unique(index)) == n:
@@ -226,7 +226,7 @@ class _Posterior:
         if draws.effective < _LEAST_EFFECTIVE:
             warn_user(
                 f"the posterior rests on an effective {draws.effective:.1f} draws; expected "
-                f"{_LEAST_EFFECTIVE:g} or more, so draws are alike and log_evidence is uncertain. "
+                f"{_LEAST_EFFECTIVE:g} or more, so draws are near-copies and log_evidence is uncertain. "
                 "Nearly no row of the density is likely: check the units of the likelihood, or widen it."
             )
         scale, centers = self._joint.scales[2], self._joint.centers
@@ -294,7 +294,7 @@ def _next_power(log_likelihood: np.ndarray, power: float) -> float:
 
 
 class PosteriorMixin:
-    """The posterior of a density under a likelihood; `sample` of its classes takes one."""
+    """Mixin for densities whose `sample` accepts a likelihood: the log-evidence and the posterior."""
 
     @on_one_fit
     def log_evidence(self, likelihood: Any) -> Any:
@@ -381,7 +381,7 @@ class PosteriorMixin:
     def _prior(self, what: str) -> tuple[JointDensity, float]:
         """Return the joint density of all columns, and its limit of memory in MiB.
 
-        Kernels of proposals are at draws of the density. `what` is the argument that messages name.
+        Kernels of proposals are centered at draws. `what` is the argument that messages name.
         """
         if _is_periodic(self):
             raise ValueError(

@@ -86,7 +86,7 @@ class PosteriorProposal:
         return cls(centers, roots, inverses, log_weights, log_volumes, memory_limit)
 
     def draw(self, base: BaseDraws, part: slice) -> np.ndarray:
-        """Return draws (n, d) that are made of some of the quasi-random numbers."""
+        """Return draws (n, d) of the mixture, made from the slice `part` of the quasi-random numbers."""
         cumulated = np.exp(self.log_weights).ravel().cumsum()
         index = np.searchsorted(cumulated[:-1], base.choice[part] * cumulated[-1], side="right")
         width, center = np.divmod(index, self.log_weights.shape[1])

@@ -37,7 +37,7 @@ _RIDGE = 1e-12
 
 @dataclass(frozen=True, eq=False)
 class StudentT:
-    """A t distribution of hull coordinates (p) and, without relations, of residuals outside the hull."""
+    """A t distribution of p hull coordinates and of residuals outside the hull, except of relations."""
 
     center: np.ndarray  # Shape (p,)
     factor: np.ndarray  # Lower triangular factor (p, p) of the scale matrix

@@ -80,7 +80,7 @@ class TrainingData:
 
     @property
     def has_circles(self) -> bool:
-        """Whether columns are periodic, and not the only one that varies."""
+        """Whether there are periodic columns, and more than one dimension varies."""
         return self.periodic is not None and len(self.periodic.scales) + self.rank > 1
 
     @property

@@ -51,7 +51,7 @@ class Groups:
 
     - `positions` (N, r): on a CPU, N a multiple of the group.
     - `log_weights` (N,): logarithms of their weights, minus infinity for padding.
-    - `unit`: unit of length for scores: the radius.
+    - `unit`: the length by which positions are divided, the radius of the points.
     """
 
     def __init__(self, positions: torch.Tensor, log_weights: torch.Tensor, unit: float) -> None:

@@ -347,7 +347,7 @@ class Posterior(FloatPromotion, Denoiser):
     def _normalised(
         self, sums: torch.Tensor, v: float, trace: bool, exclude: torch.Tensor | None
     ) -> Moments:
-        """Return averages of mean, trace and log-sum (B, r + 2) as moments."""
+        """Return the moments in `sums` (B, r + 2): columns of mean, then trace, then log-sum."""
         return Moments(
             mean=sums[:, :-2],
             trace=sums[:, -2] if trace else None,

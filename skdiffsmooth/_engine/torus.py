@@ -35,7 +35,7 @@ _LARGEST_TILE = 8.0
 
 
 class _Wrapped(NamedTuple):
-    """Sums over images at positions k - t, on a circle of length one; all of one shape."""
+    """Sums over images at positions k - t on a circle of length one; the tensors have one shape."""
 
     log_sum: torch.Tensor  # log sum_k exp(-(k - t)^2 / 2 ratio^2)
     mean: torch.Tensor  # Mean of k - t in this distribution

@@ -74,8 +74,8 @@ def _check_extent(points: np.ndarray, bandwidth: Any) -> None:
         if np.any(extent / bandwidth > LARGEST):
             raise ValueError(
                 f"bandwidth={np.min(bandwidth):.3g} is too small for rows that extend over "
-                f"{extent.max():.3g}: squares of distances in bandwidths overflow. Expected at "
-                f"least {extent.max() / LARGEST:.1g}. Drop rows far from all others, or use it."
+                f"{extent.max():.3g}: squares of distances in bandwidths overflow; expected at "
+                f"least {extent.max() / LARGEST:.1g}. Raise it, or drop rows far from all others."
             )
 
 
@@ -115,9 +115,9 @@ class KDESampler(PosteriorMixin, DistanceDensityMixin, BaseEstimator):
     ----------
     bandwidth : float, array-like of shape (n_features,) or {"loo", "scott", "silverman"}, \
             default="loo"
-        Scale of the kernel, in units of the metric (of X by default). "loo" is the one number of
-        highest leave-one-out likelihood; "scott" and "silverman" are rules of thumb in proportion to
-        the standard deviation of each feature, one number for each.
+        Scale of the kernel, in units of the metric (of X by default). "loo" is one number for
+        all features, that of highest leave-one-out likelihood; "scott" and "silverman" are rules of
+        thumb in proportion to the standard deviation of each feature, one number for each.
     kernel : {"gaussian", "tophat", "epanechnikov", "exponential", "linear", "cosine"}, \
             default="gaussian"
         Profile, as scikit-learn's KernelDensity defines them. All but gaussian and exponential are
@@ -153,7 +153,7 @@ class KDESampler(PosteriorMixin, DistanceDensityMixin, BaseEstimator):
     metric_ : str, float or ndarray
         The metric used.
     coordinates_ : LinearMetric
-        Its coordinates, and their volume.
+        Map from X to the coordinates of the metric, with its log |det|.
     kernel_ : str
         The kernel used.
     periods_ : ndarray of shape (n_features,) or None

@@ -30,10 +30,10 @@ class LocalScoreDiffusion(FlowDensity):
     """Density estimation and sampling by a diffusion in which each column sees its own group of columns.
 
     For rows whose columns have places: images, series, spectra. The score of a pixel is computed from
-    the patch around it only, with weights of the training rows of its own; so new images combine
-    patches of different training images. There is no training, and log-densities are exact up to the
-    solver's error. For tables, whose columns have no places, use `SmoothedScoreDiffusion`, which is
-    better there (docs/evidence/local.md has the figures).
+    the patch around it only, and each patch has its own weights of the training rows; so new images
+    combine patches of different training images. There is no training, and log-densities are exact up
+    to the solver's error. For tables, whose columns have no places, use `SmoothedScoreDiffusion`, which
+    is better there (docs/evidence/local.md has the figures).
 
     By default the size of the groups, the denoisers of each noise level and their weights are chosen by
     the error with which they denoise left-out rows, and the bandwidth by leave-one-out likelihood:

@@ -1,4 +1,4 @@
-"""What a fit of local scores chooses: the noise range, the denoisers of its levels, the bandwidth."""
+"""Choice of the noise range, the denoisers of its levels, and the bandwidth of local scores."""
 
 from __future__ import annotations
 
@@ -187,7 +187,7 @@ def _noise_range(
 def _first_level(
     source: LocalScores, rows: ExcludedQueries, std: float, parsed: LocalParameters
 ) -> int:
-    """Return the level at which the bandwidth of highest leave-one-out likelihood begins."""
+    """Return the level whose lowest noise scale is the bandwidth of highest leave-one-out likelihood."""
     source = replace(source, points=rows.points, weights=rows.weights)
     queries, exclude, weights = (
         values[::2] for values in (rows.queries, rows.exclude, rows.query_weights)

@@ -70,7 +70,7 @@ class SmoothedScoreDiffusion(BaseScoreDiffusion):
         "warped 0.5" (any power) first map each skewed or heavy-tailed column by a monotone function
         (``warp_``): densities remain those of the columns of X. "auto" chooses among five powers and
         "local", with and without maps where a column needs one; results do not depend on the units of
-        columns. A number for a scale is in the units of each metric, and is not converted. If
+        columns. A number for `bandwidth` or `sigma` is taken in the units of each metric compared. If
         `bandwidth` and `sigma` are both numbers, "auto" is "euclidean", so that they are in units of X.
         Under all but "euclidean" and matrices, constant columns, copies and totals are drawn to rounding
         (see Notes).
@@ -139,8 +139,8 @@ class SmoothedScoreDiffusion(BaseScoreDiffusion):
     n_nodes : int or "auto", default="auto"
         Nodes in each noise level: an even number or, for "gauss-hermite", a bound (two an axis at
         least); not used by an OffsetsKernel, which has its own. Where nodes are frames (see
-        `node_rule`) it is rounded up to whole ones. "auto" starts at 64, or more where the kernel acts
-        along more than 16 directions, and doubles up to 512 until the estimated error
+        `node_rule`) the number is rounded up to whole frames. "auto" starts at 64, or more where the
+        kernel acts along more than 16 directions, and doubles up to 512 until the estimated error
         ``node_error_`` is below 0.2 nats, or up to 4096 until it is below 0.7 `tol`.
     node_rule : {"sobol", "gauss-hermite"}, default="sobol"
         How the kernel's nodes are chosen in each noise level. "sobol": mirrored quasi-random nodes
@@ -169,7 +169,7 @@ class SmoothedScoreDiffusion(BaseScoreDiffusion):
     memory_limit : float, default=1024
         Bound on temporaries, in MiB, of each worker. It can be set after `fit`.
     n_jobs : int or None, default=None
-        Over how many joblib workers `sample` and the log-densities split their rows. None is one,
+        Number of joblib workers that share the rows of `sample` and of log-densities. None is one,
         or that of a ``joblib.parallel_config``; -1 is all cores. One worker already uses several
         threads: this is for many rows, or for the machines of a cluster. It can be set after `fit`.
     shards : {"distributed"} or None, default=None
@@ -210,7 +210,8 @@ class SmoothedScoreDiffusion(BaseScoreDiffusion):
         or in exact relations have none, nor have tables with fewer than 30 rows or no more rows than
         columns.
     coordinates_ : LinearMetric
-        Its coordinates, and their volume; ``coordinates_.columns`` has scales and relations of columns.
+        Map from X to the coordinates of the metric, with its log |det|; ``coordinates_.columns`` has
+        scales and relations of columns.
     background_ : float
         Weight of the background.
     tail_bound_ : TailBound or None

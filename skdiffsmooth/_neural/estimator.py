@@ -143,7 +143,7 @@ class NeuralScoreDiffusion(FlowDensity):
     metric_ : str, float or ndarray
         The metric used.
     coordinates_ : LinearMetric
-        Its coordinates, and their volume.
+        Map from X to the coordinates of the metric, with its log |det|.
     hull_ : AffineHull
         The affine hull of the rows, about their mean, in which the flow runs.
     noise_levels_ : NoiseLevels

@@ -55,7 +55,7 @@ class ColumnPrecision:
     n_values: np.ndarray
     """Number (d,) of distinct values."""
     ties: np.ndarray
-    """Weight (d,) of the rows that share their value with another row."""
+    """Fraction (d,) of the rows, by weight, whose value also occurs in another row."""
     atom_weight: np.ndarray
     """Weight (d,) of a value that is far more frequent than all others, or 0."""
     std: np.ndarray

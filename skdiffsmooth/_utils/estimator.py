@@ -164,7 +164,7 @@ class DensityEstimatorMixin(CallbackSupportMixin, SavedWithVersion, DensityMixin
         return math.inf
 
     def _snapshot(self: Self) -> Self:
-        """Return a copy in the present state, which no later `fit` changes (`set_params` does)."""
+        """Return a copy that a later `fit` does not change; until then `set_params` changes both."""
         snapshot = object.__new__(type(self))
         snapshot.__dict__ = self.__dict__
         return snapshot
@@ -394,7 +394,7 @@ class DistanceDensityMixin(DensityOfColumnsMixin):
         }
 
     def _check_others(self, own_weights: Any) -> np.ndarray | None:
-        """Return the weights (n_points,) that points lose when they are left out; None is all."""
+        """Return the checked weights (n_points,) that are removed with a left-out point; None is all."""
         if len(self.points_) < 2:
             raise ValueError(
                 "leave_one_out_log_density needs at least two distinct rows, and the model was fitted "

@@ -21,6 +21,9 @@ from .table import check_table, column_names
 from .validation import check_detached, check_integer, check_real_array
 from .warnings import warn_of_table, warn_user
 
+# Directions in which standardised rows extend less than this, relative to the widest, are relations.
+_RELATION = 1e-10
+
 
 @dataclass(frozen=True, eq=False)
 class WholeTable:
@@ -171,10 +174,11 @@ class TrainingRows:
         An integer splits the *distinct* rows into shuffled folds, so that equal rows are on the
         same side. With a copy of a test row among the training rows, the test would measure the
         density at a training row, which a narrow enough kernel makes arbitrarily high. And since
-        the order of the distinct rows depends on neither their order in X nor their number of
-        copies, k equal rows are split like one row of weight k. With `groups`, one label for each
-        row of X, an integer splits the groups instead. Splits of a splitter, which gets `groups`,
-        or of an iterable of (train, test), are used as they are; some rows may be in no test set.
+        the order of the distinct rows depends on neither their order in X, nor that of its columns, nor
+        their number of copies, k equal rows are split like one row of weight k. With `groups`, one label
+        for each row of X, an integer splits the groups instead. Splits of a splitter, which gets
+        `groups`, or of an iterable of (train, test), are used as they are; some rows may be in no test
+        set.
 
         Raises TypeError or ValueError if `cv` is none of these, or tests no row, or a row twice.
 
@@ -225,9 +229,35 @@ class TrainingRows:
                     f"cv={n_folds} folds need as many {what}, got n_samples = {n}. Pass more rows."
                 )
             warn_user(f"cv={n_folds} folds need as many {what}, got {n}; makes {n} folds.")
-        splits = KFold(min(n, n_folds), shuffle=True, random_state=0).split(np.arange(n))
-        is_test = [np.isin(label, test) for _, test in splits]
+        order = row_order(self.points) if groups is None else np.arange(n)
+        splits = KFold(min(n, n_folds), shuffle=True, random_state=0).split(order)
+        is_test = [np.isin(label, order[test]) for _, test in splits]
         return [(np.flatnonzero(~held_out), np.flatnonzero(held_out)) for held_out in is_test]
+
+
+def row_order(points: np.ndarray) -> np.ndarray:
+    """Return an order (n,) of distinct rows that is the same for all linear maps of their columns.
+
+    So it depends on neither their units nor their order, and copies and totals do not change it.
+    """
+    columns = points[:, has_extent(points)]
+    # Powers of two, so that squares are finite.
+    columns = np.ldexp(columns, -np.frexp(np.abs(columns).max(axis=0, initial=0.0))[1])
+    columns = columns - columns.mean(axis=0)
+    columns /= np.sqrt(np.mean(columns**2, axis=0))
+    whitened, lengths, _ = np.linalg.svd(columns, full_matrices=False)
+    whitened = whitened[:, lengths > _RELATION * lengths.max(initial=0.0)]
+    # So few rows are the corners of a simplex.
+    return order_from_center(columns if whitened.shape[1] >= len(points) - 1 else whitened)
+
+
+def order_from_center(rows: np.ndarray) -> np.ndarray:
+    """Return the order (n,) of rows by their distances from the mean, which no rotation changes."""
+    rows = rows - rows.mean(axis=0)
+    squares = np.sum(rows**2, axis=1)
+    # Rows as far from the mean as others, up to rounding, are ordered along the skewness.
+    distances = np.round(squares / max(squares.max(initial=0.0), 1e-300), 9)
+    return np.lexsort((rows @ (squares @ rows), distances))
 
 
 def _group_labels(groups: Any, kept: np.ndarray) -> np.ndarray:

@@ -244,7 +244,7 @@ def _with_names(fitted: Any, X: Any) -> Any:
 
 
 def _joint_density(label: str, fitted: Any) -> JointDensity:
-    """Return a density that has no marginals of its own, with proposals at draws of it."""
+    """Return the joint density of a model that computes no marginals, with proposals at its draws."""
     if isinstance(fitted, Pipeline):
         raise TypeError(
             "a Pipeline has no density of the columns of X; expected a TransformedDensity with the same "

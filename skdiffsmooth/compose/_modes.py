@@ -167,7 +167,7 @@ def find_modes(model: Any, *, n_modes: int = 20) -> Modes:
 
 
 class _Bandwidths:
-    """Directions (r, d) in X that span the hull, one bandwidth long, and distances in bandwidths."""
+    """Distances in bandwidths, and directions (r, d) in X, one bandwidth long, that span the hull."""
 
     def __init__(self, model: Any) -> None:
         metric = model.coordinates_

@@ -121,7 +121,7 @@ def sample(
 def names_of_columns(fitted: Any, n_features: int) -> list[Any]:
     """Return the labels of the training columns, from the first estimator that was fitted on them.
 
-    Those of a density of tables are of the columns that it does not leave out. Columns of arrays are
+    For a density of tables these are the columns that it does not leave out. Columns of arrays are
     called x0, x1, ...
     """
     density = _density_of_tables(fitted)

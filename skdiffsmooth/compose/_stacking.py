@@ -68,7 +68,7 @@ class DensityStacking(PosteriorMixin, DensityOfColumnsMixin, BaseEstimator):
     >>> members = [("smoothed", SmoothedScoreDiffusion(0.3, 0.4)), ("broad", GaussianMixture(1))]
     >>> model = DensityStacking(members).fit(X)
     >>> model.weights_.round(1)
-    array([0.7, 0.3])
+    array([0.6, 0.4])
     >>> model.sample(3, random_state=0).shape
     (3, 1)
 

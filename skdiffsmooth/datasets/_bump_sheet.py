@@ -61,8 +61,8 @@ class BumpSheet(ManifoldInHull):
     taken. Images with centers on the edge of the square belong to the manifold: the projection of a
     query to one of them does not move across the edge.
 
-    n projections cost O(n d r) to go to the span of the manifold and back, r some 400, and
-    O(n r^1/2 K^2) for a lattice of K x K centers.
+    n projections cost O(n d r) for the map to the r dimensions that the images span (about 400) and
+    back, and O(n r^1/2 K^2) for the comparison with K x K centers.
     """
 
     def __init__(self, size: int, width: float, half_side: float) -> None:

@@ -119,7 +119,7 @@ class SphereChart(Chart):
 
 
 class TorusChart(Chart):
-    """A torus, in the turn about its axis and the fraction of area or angle around its tube."""
+    """Chart of a torus: fractions of the angle about its axis, and of the area or angle of its tube."""
 
     dimension = 2
 

@@ -63,7 +63,7 @@ class PiecewiseConstant:
     ----------
     densities : sequence of float, default=(3.0, 1.0)
         Values >= 0, in any unit: only ratios matter. By default three quarters of the rows are in the
-        first half of the shape. At a jump the later value counts.
+        first half of the shape. At a jump the density is the later value.
 
     Raises
     ------

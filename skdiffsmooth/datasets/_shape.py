@@ -168,7 +168,7 @@ def frame(n_columns: int, n_features: Any, frame_state: Any) -> np.ndarray:
     seed = check_seed(frame_state, "frame_state")
     if n_features is None:
         return np.eye(n_columns)
-    hint = f"The shape needs {n_columns}; None leaves it unrotated in those."
+    hint = f"The shape needs {n_columns} columns; None keeps these unrotated."
     d = check_integer("n_features", n_features, minimum=n_columns, hint=hint)
     basis, triangle = np.linalg.qr(np.random.RandomState(seed).normal(size=(d, n_columns)))
     return basis * np.where(np.diagonal(triangle) < 0, -1.0, 1.0)

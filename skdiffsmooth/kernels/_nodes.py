@@ -16,7 +16,10 @@ Rule = Callable[[int, int, int, int], tuple[np.ndarray, np.ndarray]]
 
 
 def default_n_nodes(dimension: int) -> int:
-    """Return the least power of two >= max(64, 4 k): a net, with exact moments from 2 k on."""
+    """Return the default number of nodes in k dimensions: the least power of two >= max(64, 4 k).
+
+    Sobol points are most even at powers of two, and 2 k nodes are enough for exact covariances.
+    """
     return 2 ** math.ceil(math.log2(max(64, 4 * dimension)))
 
 

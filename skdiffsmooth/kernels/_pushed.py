@@ -244,7 +244,7 @@ class ManifoldShape:
 
     @property
     def rank(self) -> int:
-        """The dimension of the manifold, along which the offsets matter."""
+        """The number of directions in which offsets have an effect: the manifold's dimension."""
         return self.manifold.dimension
 
     @property

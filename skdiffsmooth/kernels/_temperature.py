@@ -26,8 +26,8 @@ class TemperatureKernel:
 
     Notes
     -----
-    Unlike averages over offsets this does not adapt to the geometry by itself: near the data every
-    query ends in a weighted mean of the points around it. The score is the gradient of
+    Unlike averages over offsets this does not adapt to the geometry by itself: every sample ends near a
+    weighted mean of the points around it. The score is the gradient of
     ``max(sigma^2 / v, 1)`` times the log-density at the larger noise; `energy` is minus that.
 
     References

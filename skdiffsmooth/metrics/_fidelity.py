@@ -65,7 +65,7 @@ def fidelity_and_diversity(X: Any, reference: Any, *, n_neighbors: int = 5) -> F
 
     See Also
     --------
-    coverage_at_scale : With one radius, in units of X.
+    coverage_at_scale : Coverage with one radius for all rows, in units of X.
 
     Notes
     -----

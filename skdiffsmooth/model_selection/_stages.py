@@ -198,7 +198,7 @@ class Search:
         return entries
 
     def _scales(self, factors: Factors) -> Scales:
-        """Return scales by factors; those that the estimator gives are the same in all candidates."""
+        """Return `factors` as relative scales, except scales that are fixed by parameters."""
         return given_or_default(self.comparison.parsed, factors)
 
     def _around(self, best: Entry, ratio: float, *, is_smoothed: bool) -> list[tuple[int, Scales]]:

@@ -470,7 +470,7 @@ class TableColumns:
     def concat(self, frames: Sequence[Any], order: np.ndarray) -> Any:
         """Return the rows of frames in an order (n,), in one frame like that of training.
 
-        Its index counts rows.
+        Its index is 0, ..., n - 1.
         """
         rows = [self.encode(frame) for frame in frames]
         levels = np.concatenate([part.levels for part in rows])[order]
@@ -583,7 +583,7 @@ class TableColumns:
         return EncodedTable(levels, np.full((n, len(self.continuous)), np.nan), is_new=is_new)
 
     def _positions(self, frame: FrameType) -> list[int]:
-        """Return where a table has the columns that are used."""
+        """Return the positions, in a table, of the columns that are used."""
         has_names, had_names = frame.library != "numpy", self.frame.library != "numpy"
         if has_names and had_names:
             known = set(self.frame.names)

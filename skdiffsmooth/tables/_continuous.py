@@ -26,6 +26,7 @@ from .._diffusion.estimator import BaseScoreDiffusion
 from .._diffusion.joint_density import JointDensity
 from .._estimators.kde import KDESampler
 from .._utils.periods import reduced, wrapped
+from .._utils.progress import counted
 from .._utils.units import column_norms
 from ..compose._conditionals import draw_given, score_columns
 from ..compose._members import fit_member, log_density_of
@@ -195,19 +196,22 @@ def fit_part(
     levels, rows, weights, _, offsets, has_cells = own
     # Equal weights are none, so that densities without weights can be used.
     passed = None if np.all(weights == weights[0]) else weights
-    fitted = fit_member(label, clone(density), rows, passed)
-    if kernels or has_cells.any():
-        chooser = _Chooser.of(fitted, own)
-        kernels, factor = chooser.choose(kernels)
-        if chooser.is_scale_free and factor != 1:
-            rescaled = clone(fitted).set_params(**_scales(fitted, factor))
-            fitted = fit_member(label, rescaled, rows, passed)
+    with counted(2) as done:
+        fitted = fit_member(label, clone(density), rows, passed)
+        done()
+        if kernels or has_cells.any():
+            chooser = _Chooser.of(fitted, own)
+            kernels, factor = chooser.choose(kernels)
+            if chooser.is_scale_free and factor != 1:
+                rescaled = clone(fitted).set_params(**_scales(fitted, factor))
+                fitted = fit_member(label, rescaled, rows, passed)
+        done()
     group, of_rows = _point_of_row(fitted, rows), weights / weights.sum()
     return ContinuousPart(columns, fitted, kernels, levels, of_rows, rows, group, offsets)
 
 
 def _point_of_row(fitted: Any, rows: np.ndarray) -> np.ndarray | None:
-    """Return the index (n,) of the point of a density that each row became, or None if it has none."""
+    """Return the index (n,) of each row in `fitted.points_`, or None if these cannot be reweighted."""
     if not getattr(fitted, "_can_reweight", False):
         return None
     if fitted.periods_ is not None:

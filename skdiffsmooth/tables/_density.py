@@ -19,6 +19,7 @@ import numpy as np
 from scipy.special import logsumexp
 
 from .._utils.draws import CommonRandomState, choose_in_rows
+from .._utils.progress import tracked
 from .._utils.warnings import warn_user
 from ._cells import (
     REFINED,
@@ -182,7 +183,7 @@ class MixedDensity:
         return np.concatenate(source), np.concatenate(levels), left
 
     def _combinations_of(self, levels: np.ndarray, matter: np.ndarray) -> tuple[np.ndarray, float]:
-        """Return combinations (m, q) of missing levels, and what omitted ones lose in nats."""
+        """Return the likeliest complete levels (m, q), and the log-mass lost by omitting others."""
         combinations, left = levels[None], 0.0
         for k in matter[levels[matter] < 0]:
             n = self.table.discrete[k].n_levels
@@ -232,7 +233,7 @@ class MixedDensity:
         return result, error
 
     def _gated_of(self, pattern: np.ndarray) -> list[GatedPart]:
-        """Return the densities of the gated coordinates of a pattern given the others."""
+        """Return the densities of the gated coordinates that are true in `pattern`, given the others."""
         key = self.conditional[pattern[self.conditional]]
         together = [part for part in self.gated if np.array_equal(part.columns, key)]
         return together or [
@@ -336,7 +337,7 @@ class MixedDensity:
         """
         first = int(part.columns[0])
         drawn = self._points_in_cells(part, levels, values, rng or CommonRandomState(m, (first, 0)))
-        for index, same in _same_rows(levels[:, part.relevant]):
+        for index, same in tracked(list(_same_rows(levels[:, part.relevant]))):
             source = rng or CommonRandomState(m, (first, 1))
             drawn[same] = part.draw(levels[index], drawn[same], source, for_means=for_means)
         return drawn
@@ -390,7 +391,7 @@ class MixedDensity:
             offsets = points_of(part, known[index], are_few=are_few, n_refined=n_refined)
             z, log_slopes = in_cells(self.table, values[rows], part.columns, offsets)
             results.append(_AtPoints(rows, known[index], z, log_slopes, np.empty_like(log_slopes)))
-        for index, same in _same_rows(levels[:, part.relevant]):
+        for index, same in tracked(list(_same_rows(levels[:, part.relevant]))):
             chosen = [np.flatnonzero(np.isin(each.rows, same)) for each in results]
             pairs = [(each, own) for each, own in zip(results, chosen, strict=True) if len(own)]
             requests = [

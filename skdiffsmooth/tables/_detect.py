@@ -159,7 +159,7 @@ def complete(
 
 
 def lattice_of(name: Any, kind: Numerical, values: np.ndarray) -> Lattice:
-    """Return the lattice of the values (n,) of a column that are no atoms.
+    """Return the lattice on which the values (n,) of a column lie; they do not include atoms.
 
     Raises
     ------

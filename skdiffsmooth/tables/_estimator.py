@@ -189,7 +189,8 @@ class TableDensity(TakesTables, DensityEstimatorMixin, BaseEstimator):
         Warns
         -----
         UserWarning
-            If a column has one value, or few rows have values in all columns that should have some.
+            If a column has one value, if columns satisfy linear relations, exact ones or up to their
+            rounding, or if few rows have values in all columns that should have some.
 
         Notes
         -----
@@ -213,7 +214,7 @@ class TableDensity(TakesTables, DensityEstimatorMixin, BaseEstimator):
         return self
 
     def _with_columns_of(self, X: Any, sample_weight: Any) -> tuple[TableDensity, TableColumns]:
-        """Return an unfitted copy with the kinds of all columns of X, and these columns."""
+        """Return an unfitted copy whose `kinds` are those detected in X, and the `TableColumns` of X."""
         columns = self._columns_of(X, sample_weight)
         return clone(self).set_params(kinds=columns.kinds), columns
 

@@ -14,7 +14,7 @@ import numpy as np
 from sklearn.base import clone
 
 from .._estimators.kde import KDESampler
-from .._utils.progress import tracked
+from .._utils.progress import counted, tracked
 from .._utils.warnings import warn_user
 from ._cells import N_CHOICE, in_cells, lattice, lattice_of, mapped, mapped_ends
 from ._columns import EncodedTable, TableColumns
@@ -28,6 +28,8 @@ from ._relations import warn_of_relations
 _FEWEST_ROWS = 10
 # Share of the rows in sets of columns with atoms that have none, above which this is a warning.
 _SHARE_OF_FEW = 0.02
+# Share of the time of a fit that columns with atoms take, and that the choice of points of cells takes.
+_SHARE_OF_GATED, _SHARE_OF_POINTS = 0.15, 0.15
 
 
 class _Training(NamedTuple):
@@ -59,47 +61,52 @@ def fit_mixed(
     present[:, fitted.conditional] = False
     patterns, counts = np.unique(present, axis=0, return_counts=True)
     wanted = [tuple(np.flatnonzero(pattern).tolist()) for pattern in patterns]
-    for key in tracked(wanted, "set of columns"):
-        _fit_part(fitted, key, training, density, is_alone=len(key) == 1)
-    lacking = [
-        (key, int(count))
-        for key, count in zip(wanted, counts, strict=True)
-        if key and fitted.part(key) is None
-    ]
-    n_gates = len({each.gates for each in table.discrete if each.gates is not None})
-    if lacking or (n_gates > 1 and not len(fitted.conditional)):
-        for index in fitted.common.tolist():
-            if fitted.part((index,)) is None:
-                _fit_part(fitted, (index,), training, density, is_alone=True)
-    for key, count in lacking:
-        names = [table.continuous[k].name for k in key]
-        warn_user(
-            f"fewer than {_FEWEST_ROWS} different rows have values in all of the columns {names} "
-            f"({count} rows if missing cells are counted). There the columns are independent given "
-            "the levels. Pass more complete rows, or drop columns with many missing values."
-        )
-    alone = np.eye(len(fitted.conditional), dtype=bool)
-    chosen_sets = np.unique(np.concatenate([of_gates, alone]), axis=0)
-    few = {}
-    for chosen in tracked(list(chosen_sets), "set of columns with atoms"):
-        columns = fitted.conditional[chosen]
-        n_used = _fit_gated(fitted, columns, training)
-        if len(columns) > 1 and 0 < n_used < _FEWEST_ROWS:
-            few[tuple(table.continuous[k].name for k in columns)] = n_used
-    if sum(few.values()) > _SHARE_OF_FEW * len(rows):
-        sets = ", ".join(f"{list(names)} ({n})" for names, n in few.items())
-        warn_user(
-            f"fewer than {_FEWEST_ROWS} rows hold values that are no atoms in all columns of these "
-            f"sets: {sets}. There the columns of a set are independent given the others. Pass more "
-            "rows, or leave out one of the columns by kinds={column: None}."
-        )
+    with counted(1) as done:
+        done.size = 1 - _SHARE_OF_GATED
+        for key in tracked(wanted, "set of columns"):
+            _fit_part(fitted, key, training, density, is_alone=len(key) == 1)
+        lacking = [
+            (key, int(count))
+            for key, count in zip(wanted, counts, strict=True)
+            if key and fitted.part(key) is None
+        ]
+        n_gates = len({each.gates for each in table.discrete if each.gates is not None})
+        if lacking or (n_gates > 1 and not len(fitted.conditional)):
+            for index in fitted.common.tolist():
+                if fitted.part((index,)) is None:
+                    _fit_part(fitted, (index,), training, density, is_alone=True)
+        for key, count in lacking:
+            names = [table.continuous[k].name for k in key]
+            warn_user(
+                f"fewer than {_FEWEST_ROWS} different rows have values in all of the columns {names} "
+                f"({count} rows if missing cells are counted). There the columns are independent given "
+                "the levels. Pass more complete rows, or drop columns with many missing values."
+            )
+        done()
+        done.size = _SHARE_OF_GATED
+        alone = np.eye(len(fitted.conditional), dtype=bool)
+        chosen_sets = np.unique(np.concatenate([of_gates, alone]), axis=0)
+        few = {}
+        for chosen in tracked(list(chosen_sets), "set of columns with atoms"):
+            columns = fitted.conditional[chosen]
+            n_used = _fit_gated(fitted, columns, training)
+            if len(columns) > 1 and 0 < n_used < _FEWEST_ROWS:
+                few[tuple(table.continuous[k].name for k in columns)] = n_used
+        if sum(few.values()) > _SHARE_OF_FEW * len(rows):
+            sets = ", ".join(f"{list(names)} ({n})" for names, n in few.items())
+            warn_user(
+                f"fewer than {_FEWEST_ROWS} rows hold values that are no atoms in all columns of these "
+                f"sets: {sets}. There the columns of a set are independent given the others. Pass more "
+                "rows, or leave out one of the columns by kinds={column: None}."
+            )
+        done()
     return fitted
 
 
 def _fit_gated(fitted: MixedDensity, columns: np.ndarray, training: _Training) -> int:
-    """Add the density of columns with atoms, and return how many rows have other values in all of them.
+    """Add the density of columns off their atoms, and return the number of rows available for it.
 
-    Of several columns there is none where these are few.
+    No density of several columns is added where this number is small.
     """
     rows, z, weights, kernels = training
     table = fitted.table
@@ -176,9 +183,15 @@ def _fit_part(
     training_cells = RowsInCells(rows.levels[used], own, weights[used], moved, points, has_cells)
     names = [table.continuous[k].name for k in key]
     label = f"density of the columns {names}"
-    part = fit_part(label, columns, _with_periods(table, density, key), training_cells, kernels)
-    warn_of_relations(names, rows.values[used][:, columns], units)
-    offsets = lattice_of(table, part, units, rows.take(used))
+    with counted(1) as done:
+        done.size = 1 - _SHARE_OF_POINTS
+        own_density = _with_periods(table, density, key)
+        part = fit_part(label, columns, own_density, training_cells, kernels)
+        warn_of_relations(names, rows.values[used][:, columns], units)
+        done()
+        done.size = _SHARE_OF_POINTS
+        offsets = lattice_of(table, part, units, rows.take(used))
+        done()
     fitted.parts.append(replace(part, offsets=offsets))
 
 

@@ -330,7 +330,10 @@ def fit_gated(
 
 
 class _Choice:
-    """Bandwidths of highest likelihood of left-out `judges` (m,); rows keep parts `kept` (m, n)."""
+    """Choose bandwidths of highest likelihood of rows `judges` (m,), fitted without each of them.
+
+    `kept` (m, n) is the fraction of each row's weight that remains then.
+    """
 
     def __init__(
         self,
@@ -419,7 +422,7 @@ def _last_best(likelihoods: list[float]) -> int:
 
 
 def _log_distance(y: np.ndarray, knots: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the logarithms (m, k) of the distances that have coordinates y (m, k), and log slopes."""
+    """Return log w (m, k) of distances w at coordinates y (m, k), and the log of its slope in y."""
     ratio = from_line(y, knots) / knots
     return np.where(np.isfinite(y), y - ratio, y), -np.log1p(ratio)
 

@@ -185,8 +185,8 @@ class Positive(Numerical):
 class Interval(Numerical):
     """Numbers between bounds, such as shares and percentages; values on a bound are atoms.
 
-    Its density is that of the logit, or with one bound of a logarithm, so nothing is lost beyond the
-    bounds, and no draw is there.
+    Values are mapped by the logit, or with one bound by a logarithm, so that neither probability nor
+    draws are outside the bounds.
 
     Parameters
     ----------

@@ -195,8 +195,8 @@ def quantile(
     q : array-like of float
         Probabilities above 0 and below 1.
     given, error, random_state
-        See `probability`; `error` is *in probability*, and more rows are drawn where a hundred of them
-        would not be on each side of a quantile.
+        See `probability`; `error` is *in probability*, and more rows are drawn until about a hundred of
+        them are on each side of a quantile.
 
     Returns
     -------
@@ -420,7 +420,7 @@ class _DrawnColumn:
         return 1e-9 * self.unit if self.levels is None else 0
 
     def positions(self, values: Any) -> np.ndarray:
-        """Return values of the user as this column holds them."""
+        """Return the user's values converted to those of `self.values`: levels become their indices."""
         if self.levels is not None:
             index = {level: k for k, level in enumerate(self.levels)}
             array = np.empty((), dtype=object)

@@ -6,6 +6,7 @@ level that correct code fails once in a thousand seeds; seeds are fixed.
 
 import pickle
 import warnings
+from types import SimpleNamespace
 
 import joblib
 import numpy as np
@@ -31,6 +32,7 @@ from skdiffsmooth._diffusion.conditional import (
     together,
 )
 from skdiffsmooth._diffusion.joint_density import JointDensity
+from skdiffsmooth._diffusion.weighted_draws import interpolated
 from skdiffsmooth._engine.moments import Nodes
 from skdiffsmooth._engine.posterior import Posterior
 from skdiffsmooth.manifolds import Sphere
@@ -644,3 +646,17 @@ def test_errors_that_were_asked_for_are_no_reason_to_warn():
         integral = Conditional(joint, np.array([0, 1]), 1024, 0.5).log_marginal(1.5 * X[:, :2])
         ((_, error),) = together(joint, [integral])
     assert 0.25 < error.max() < 0.5
+
+
+@pytest.mark.parametrize("ends", [(1.0, 3.0), (2.0, 0.5), (1.0, 1.0), (0.0, 2.0)])
+def test_draws_between_two_nodes_have_a_linear_density(ends):
+    """The distribution function of a + (b - a) x on [0, 1], at the draws, is the uniform number."""
+    a, b = ends
+    with np.errstate(divide="ignore"):
+        log_target = np.log([[a, b]])
+    position = np.array([[0.0, 1.0]])
+    pool = SimpleNamespace(log_ratio=np.zeros((1, 2)), position=position, log_target=log_target)
+    pool.coordinates = np.array([[[0.0], [1.0]]])
+    uniform = np.column_stack([np.full(9, 0.5), np.linspace(0.05, 0.95, 9)])
+    x = interpolated(pool, np.zeros(9, dtype=np.intp), uniform)[:, 0]
+    assert_allclose((a * x + (b - a) * x**2 / 2) / ((a + b) / 2), uniform[:, 1], rtol=1e-12)

@@ -17,6 +17,7 @@ from skdiffsmooth import (
 )
 from skdiffsmooth._diffusion import posterior
 from skdiffsmooth._diffusion.model import DiffusionModel
+from skdiffsmooth._diffusion.posterior_proposal import WIDTHS, PosteriorProposal
 from skdiffsmooth.compose import DensityStacking, TransformedDensity
 
 ANGLES = 2 * np.pi * np.arange(24) / 24
@@ -331,3 +332,26 @@ def test_a_likelihood_that_no_row_supports_is_reported():
         warnings.simplefilter("error")
         for likelihood in (SUM, ring):
             KDE.sample(20, random_state=0, likelihood=likelihood)
+
+
+def test_proposals_are_the_kernels_times_the_likelihood():
+    """Of each width S: means, covariance and weights of w_i N(c_i, S^2) N(y; A x, R), by inverses."""
+    rng = np.random.RandomState(0)
+    kde = KDESampler([0.3, 0.7, 1.5]).fit(rng.normal(size=(6, 3)))
+    A, y, R = rng.normal(size=(2, 3)), rng.normal(size=2), np.array([[0.5, 0.2], [0.2, 0.4]])
+    joint, _ = kde._prior("test")
+    proposal = PosteriorProposal.of(joint, LinearObservation(A, y, R), 64.0)
+    rows = rng.normal(size=(5, 3))
+    expected = []
+    for _, factor, of_width in WIDTHS:
+        S = np.diag((factor * kde.bandwidth_) ** 2)
+        C = np.linalg.inv(np.linalg.inv(S) + A.T @ np.linalg.inv(R) @ A)
+        centers = kde.points_
+        means = (centers @ np.linalg.inv(S) + y @ np.linalg.inv(R) @ A) @ C
+        evidence = [multivariate_normal.logpdf(y, A @ c, A @ S @ A.T + R) for c in centers]
+        weights = np.log(kde.weights_) + evidence
+        weights += np.log(of_width) - logsumexp(weights)
+        parts = [multivariate_normal.logpdf(rows, mean, C) for mean in means]
+        expected.append(logsumexp(np.transpose(parts) + weights, axis=1))
+    found = proposal.log_density((rows - joint.origin) / np.diag(joint.axes))
+    np.testing.assert_allclose(found, logsumexp(expected, axis=0), rtol=1e-9)

@@ -11,6 +11,7 @@ from scipy.special import logsumexp
 from scipy.stats import chi2, kstest
 
 from skdiffsmooth import SphericalScoreDiffusion
+from skdiffsmooth._diffusion.spherical import _N_BANDWIDTHS, BANDWIDTHS, _best_bandwidth
 from skdiffsmooth._engine.sphere import heat_kernel
 
 SCALES = {"bandwidth": 0.3, "sigma": 0.4}
@@ -275,3 +276,12 @@ def test_saved_models_and_column_names():
     np.testing.assert_array_equal(loaded.score_samples(X), model.score_samples(X))
     with pytest.raises(ValueError, match="feature names"):
         model.score_samples(X[["y", "x", "z"]])
+
+
+@pytest.mark.parametrize("shift", [-0.4, 0.4])
+def test_the_bandwidth_is_searched_for_on_both_sides_of_the_best_of_the_grid(shift):
+    """A likelihood with its peak between two bandwidths that are compared; the search ends at 0.02."""
+    grid = np.log(np.geomspace(*BANDWIDTHS, _N_BANDWIDTHS))
+    peak = grid[5] + shift * (grid[6] - grid[5])
+    found = np.log(_best_bandwidth(lambda h, n: -((np.log(h) - peak) ** 2)))
+    assert abs(found - peak) < 0.02

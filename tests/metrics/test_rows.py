@@ -1,5 +1,7 @@
 """Metrics of rows one by one: distances, copies, coverage."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -411,3 +413,12 @@ def test_metrics_of_large_numbers_are_finite(metric):
 def test_parameters_out_of_range(call, error, match):
     with pytest.raises(error, match=match):
         call(rows(12, 2))
+
+
+@pytest.mark.parametrize(
+    ("distances", "n_valid"), [([1.0, np.nan, -1.0], 1), ([np.inf, 0.0, 2.0], 2), ([1.0, 2.0], 2)]
+)
+def test_wrong_distances_of_a_manifold_are_counted(distances, n_valid):
+    manifold = SimpleNamespace(distance=lambda X: np.array(distances))
+    with pytest.raises(ValueError, match=f"of which {n_valid} are finite and >= 0"):
+        distance_to_manifold(np.zeros((3, 2)), manifold)

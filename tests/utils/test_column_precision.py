@@ -67,6 +67,14 @@ def test_continuous_columns_have_no_unit():
         assert not precision(large).unit.any()
 
 
+def test_fewer_than_ten_rows_have_no_unit_and_no_atom():
+    """Few integers may be an accident: three fives of seven are none of a lattice."""
+    few = precision(np.array([1.0, 2, 3, 5, 5, 5, 8]))
+    assert (few.unit[0], few.width[0], few.atom_weight[0]) == (0, 0, 0)
+    many = precision(np.array([1.0, 2, 3, 5, 5, 5, 8, 1, 2, 2]))
+    assert many.unit[0] == many.width[0] == 1
+
+
 def test_zeros_and_dummies_are_ties_without_a_unit():
     rng = np.random.RandomState(0)
     income = np.where(rng.uniform(size=200) < 0.6, 0.0, rng.lognormal(size=200))

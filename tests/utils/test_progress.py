@@ -7,6 +7,7 @@ import sys
 import types
 
 import numpy as np
+import pandas as pd
 import pytest
 from sklearn.base import clone
 from sklearn.neighbors import KernelDensity
@@ -90,6 +91,23 @@ def test_queries_report_each_step(slow, caplog):
         assert len(done) >= 1
         assert done == sorted(done)
         assert "left" in caplog.text
+
+
+def test_tables_report_stages_of_a_fit_and_combinations_of_levels(slow, caplog, monkeypatch):
+    monkeypatch.setattr(progress, "_INTERVALS", 1000)
+    monkeypatch.setattr(progress, "_INTERVAL", 0.0)
+    kind = np.random.RandomState(1).choice(list("abcdef"), size=50)
+    frame = pd.DataFrame({"kind": kind, "x": X[:, 0] + 4 * (kind == "a"), "y": X[:, 1]})
+    model = TableDensity(density=clone(SMOOTHED), verbose=1).fit(frame)
+    # The first of the two fits of the density is not the end.
+    assert len([share for share in shares(caplog.text) if share < 90]) > 3
+    caplog.clear()
+    model.score_samples(frame)
+    done = shares(caplog.text)
+    # Six combinations, the first of which is not the end either.
+    assert done == sorted(done)
+    assert done[0] <= 20
+    assert len([share for share in done if share < 90]) >= 5
 
 
 def test_chains_report_each_step(slow, caplog):
