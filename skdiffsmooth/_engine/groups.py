@@ -17,8 +17,8 @@ import torch
 from .._utils.memory import slices
 from .moments import each_excluded, is_excluded
 
-# Large enough that finding the relevant groups is much cheaper than exponentiating all their members,
-# small enough that little is wasted on irrelevant members.
+# Points in a group: so many that finding the relevant groups is much faster than exponentiating all
+# their members, and so few that little time is wasted on irrelevant members.
 GROUP = 32
 
 # Exponents below minus this are raised to it: products of two of them are normal in single precision.
@@ -49,7 +49,7 @@ class PairScores(NamedTuple):
 class Groups:
     """Points split into groups of equal size, each of which holds near neighbours.
 
-    - `positions` (N, r): on a CPU, N a multiple of the group.
+    - `positions` (N, r): on a CPU, N a multiple of `GROUP`.
     - `log_weights` (N,): logarithms of their weights, minus infinity for padding.
     - `unit`: the length by which positions are divided, the radius of the points.
     """
@@ -81,8 +81,8 @@ class Groups:
     ) -> torch.Tensor:
         """Return which groups hold points relevant to queries y (P, r): bool, (n_groups, P).
 
-        A group is irrelevant if its best member is below the best of all by more than rounding
-        loses. Scores of at most `queries_at_once` queries are held at once.
+        A group is irrelevant if the score of its best member is so far below the best of all that
+        rounding loses its terms. Scores of at most `queries_at_once` queries are held at once.
         """
         bias = (self._block_log_weights * (v / self.unit**2)).float() - self._block_half_squares
         left = torch.cat([self._blocks, bias[:, None]], dim=1)
@@ -124,7 +124,7 @@ class Groups:
         best_a, best_c = of_queries.amax(2), of_nodes.amax(2)
         below_a = of_queries - best_a[..., None]
         below_c = of_nodes - best_c[..., None]
-        # As sharp as most exponents allow; raising the others loosens a bound and never breaks it.
+        # As sharp as most exponents allow; the lowest are raised, which loosens a valid bound.
         range_of_groups = -float(below_a.clamp_min(_WIDEST_RANGE).mean() + below_c.mean())
         sharpness = self.unit**2 / v
         if range_of_groups > 0:

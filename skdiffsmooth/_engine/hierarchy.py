@@ -56,7 +56,7 @@ class PointHierarchy:
             sizes = np.diff(starts, append=len(x))
             cell = np.repeat(np.arange(len(starts)), sizes)
             mass = np.add.reduceat(w, starts)
-            # Relative to the heaviest of its cell no weight is lost to underflow.
+            # Weights are divided by the largest of their cell, so that not all of them underflow.
             relative = (w / np.maximum.reduceat(w, starts)[cell])[:, None]
             centroid = np.add.reduceat(relative * x, starts) / np.add.reduceat(relative, starts)
             radius = np.sqrt(np.maximum.reduceat(np.sum((x - centroid[cell]) ** 2, axis=1), starts))

@@ -24,7 +24,7 @@ class RadialMixture:
 
     - `points` (N, d): centres.
     - `log_weights` (N,): logarithms of positive weights that sum to one.
-    - `bandwidth`: its scale, in units of the points.
+    - `bandwidth`: scale of the kernels, in units of the points.
     - `memory_limit`: bound on the temporaries of one call, in MiB.
 
     Raises ValueError if `memory_limit` is below what a single query takes.

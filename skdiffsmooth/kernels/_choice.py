@@ -26,7 +26,7 @@ class SameEverywhere:
         return self.kernel.reduce(hull, points, weights), hull, {}
 
     def candidate_metrics(self, rank: int) -> tuple[Any, ...]:
-        """Return all metrics for an isotropic kernel, none where nothing is to be compared."""
+        """Return all metrics for an isotropic kernel, and none if offsets depend on the query."""
         if depends_on_query(self.kernel):
             return ()
         return candidate_metrics(rank) if is_isotropic(self.kernel) else ("euclidean",)

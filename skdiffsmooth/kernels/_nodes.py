@@ -87,10 +87,10 @@ def gaussian_frames(
         E xi xi^T = I,    E xi xi^T |xi|^2 = (r + 2) I,
 
     and other moments of order four are those of the normal distribution on average over rotations. All
-    radii have the same rotations, since errors at them largely cancel. M is `n_nodes`, rounded up to
+    radii have the same rotations, since their errors then largely cancel. M is `n_nodes`, rounded up to
     whole frames.
     """
-    # In many dimensions lengths vary little, and rotations count more than radii.
+    # In many dimensions lengths vary little, and rotations matter more than radii.
     fewest_radii, fewest_rotations = (3, 1) if dimension <= 10 else (2, 2)
     # More radii where there are more frames, so that the rule converges.
     frames = n_nodes / (2 * dimension)
@@ -133,7 +133,7 @@ def _sobol(dimension: int, n_nodes: int, level: int, seed: int) -> tuple[np.ndar
 def _gauss_hermite(
     dimension: int, n_nodes: int, level: int, seed: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return the largest grid of at most `n_nodes` nodes, two or more on each axis, for all levels."""
+    """Return the largest grid of at most `n_nodes` nodes, at least two on each axis, with weights."""
     if dimension > 3:
         raise ValueError(
             "node_rule='gauss-hermite' is a grid for 1 to 3 directions, and the kernel acts along "
@@ -166,7 +166,7 @@ class NodeRule:
     n_nodes: int
     seed: int
     most_frames: int = 10
-    """Most dimensions in which the nodes of "sobol" may be frames."""
+    """Largest dimension in which the nodes of "sobol" may be frames (`gaussian_frames`)."""
 
     def normal(self, dimension: int, level: int) -> tuple[np.ndarray, np.ndarray]:
         """Return nodes (M, k) for N(0, I_k) at one noise level, and weights; grids need k <= 3."""

@@ -33,10 +33,9 @@ _MEMORY = 64
 class QueryKernel:
     """Offsets that depend on the query, for which the user passes a function.
 
-    It averages the score over the moved queries. The field is not a gradient, so there is no energy; the
-    likelihood integrates the field's exact divergence, in which the derivative of the offsets in the
-    query is that of torch's forward mode. If the function has no such derivative, the model samples
-    only.
+    The score is averaged over the moved queries. The field is not a gradient, so there is no energy; the
+    likelihood integrates the field's exact divergence, for which torch's forward mode differentiates
+    the offsets in the query. If it cannot, the model has samples but no densities.
 
     Parameters
     ----------
@@ -50,9 +49,9 @@ class QueryKernel:
     Raises
     ------
     TypeError
-        If it cannot be called; at `fit`, if it does not return a tensor.
+        If `offsets` cannot be called; at `fit`, if it does not return a tensor.
     ValueError
-        At `fit`, if what it returns has another shape, or is not finite at the training rows.
+        At `fit`, if the tensor has another shape, or is not finite at the training rows.
 
     See Also
     --------
@@ -62,18 +61,19 @@ class QueryKernel:
     Notes
     -----
     A Gaussian kernel of covariance ``sigma^2 F(x) F(x)^T`` is ``lambda x, z: torch.einsum("nij,mj->nmi",
-    F(x), z)``; its square root must be a differentiable function of x.
+    F(x), z)``; F must be a differentiable function of x.
 
     Write the function in torch, and define it in a module if the model is to be saved. `fit` compares
     its derivative with difference quotients at up to 16 training rows; if they differ by more than a
-    relative 1e-4, `score_samples` raises an error. A jump between these rows is not found: the mass is
-    then not one (0.988 with offsets that are zero on one side of a line through a circle). Queries are
-    projected to the affine hull of the data, and are in the coordinates of the metric, by default those
-    of X. Nothing is compared by likelihood: scales at "auto" are 0.85 and 1.5 times the leave-one-out
-    bandwidth of the KDE.
+    relative 1e-4, `score_samples` raises an error. A jump between these rows is not found: the density
+    then does not integrate to one (but to 0.988 with offsets that are zero on one side of a line through
+    a circle). Queries are projected to the affine hull of the data, and are in the coordinates of the
+    metric, by default those of X. Parameters are not compared by likelihood: `bandwidth` and `sigma` at
+    "auto" are 0.85 and 1.5 times the leave-one-out bandwidth of the KDE.
 
-    Costs one softmax over the rows for each pair of query and node, and for log-densities r derivatives
-    of the function and products with r columns of posterior covariances, r the dimension of the hull.
+    The cost is one softmax over the rows for each pair of query and node and, for log-densities, r
+    derivatives of the function and products with r columns of posterior covariances, with r the
+    dimension of the hull.
 
     Examples
     --------
@@ -124,7 +124,7 @@ class QueryKernel:
 
 @dataclass(frozen=True)
 class _QueryShape:
-    """A `ReducedKernel`: the user's function, and the hull whose coordinates the flow runs in."""
+    """A `ReducedKernel`: the user's function, and the hull in whose coordinates the flow is computed."""
 
     offsets: Offsets
     hull: AffineHull

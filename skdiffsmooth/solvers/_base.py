@@ -1,4 +1,4 @@
-"""The protocols of solvers, and the loop over the steps of one."""
+"""The protocols of solvers, and the loop over the steps of a solver."""
 
 from __future__ import annotations
 
