@@ -112,7 +112,7 @@ def _rule_of_thumb(points: np.ndarray, weights: np.ndarray, constant: float) -> 
     # Divided by 1 - sum w^2 the weighted variance is unbiased; N - 1 for equal weights.
     unbiased = weights @ weight_of_others(weights)
     data_std = np.sqrt(weights @ (points - center) ** 2 / unbiased)
-    # The mean of a constant is rounded, so that its deviations are not exactly zero.
+    # The mean of a constant column is rounded, so that deviations from it are not exactly zero.
     varies = has_extent(points) & (data_std > 0)
     if not np.all(varies):
         constant_columns = np.flatnonzero(~varies).tolist()
@@ -292,7 +292,7 @@ def stationary_bracket(
     if periods is not None:
         return _stationary_bracket_of_periods(points, weights, queries, periods)
     d, mean, exclude = points.shape[1], weights @ points, queries.exclude
-    # sum_j w_j |x_i - x_j|^2 = |x_i - mean|^2 + total variance, over the weight of the others.
+    # sum_j w_j |x_i - x_j|^2 = |x_i - mean|^2 + total variance; the mean is over the other points.
     to_all = np.sum((queries.x - mean) ** 2, axis=1) + weights @ np.sum(
         (points - mean) ** 2, axis=1
     )

@@ -94,8 +94,8 @@ class ManifoldParzen(BaseEstimator):
         """Return the Gaussian windows without their isotropic part; estimators call this.
 
         Points (n_points, d) are distinct, weights (n_points,) sum to one, and temporaries take
-        `memory_limit` MiB. Raises TypeError or ValueError if a parameter is out of range, or there
-        are no more rows than neighbours.
+        `memory_limit` MiB. Raises TypeError or ValueError if a parameter is out of range, or if there
+        are not more rows than neighbours.
         """
         near = self._neighbors(points, 1, memory_limit)
         axes, variances = self._windows(points, weights, near, memory_limit)
@@ -122,7 +122,7 @@ class ManifoldParzen(BaseEstimator):
         codimension : int, default=0
             Number of further dimensions, in which all rows coincide.
         memory_limit : float, default=1024
-            Bound on temporaries, in MiB, beside ``n_neighbors * n_points * (n_components + 2)`` numbers.
+            Bound on temporaries, in MiB, except ``n_neighbors * n_points * (n_components + 2)`` numbers.
 
         Returns
         -------
@@ -263,7 +263,7 @@ class ManifoldParzen(BaseEstimator):
 
 
 class _Offsets(NamedTuple):
-    """Squares of vectors: of coordinates along the axes of N windows, and of the rest across them.
+    """Squared coordinates of vectors along the axes of N windows, and squared lengths across the axes.
 
     `along` is (..., N, k), `across` (..., N), and `variances` (N, k) are those along the axes. There are
     `n_across` dimensions across.
@@ -335,7 +335,7 @@ class _Removed(NamedTuple):
 
 
 def resolve_base(base: Any) -> ManifoldParzen | _Weighted | None:
-    """Return the windows or the weighted mixtures of the parameter `base`, or None for plain rows.
+    """Return the windows or weighted mixtures of the parameter `base`, or None for the training rows.
 
     A wrong value raises TypeError or ValueError.
     """

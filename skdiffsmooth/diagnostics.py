@@ -56,7 +56,7 @@ def split_r_hat(draws: Any) -> np.ndarray:
 
     Notes
     -----
-    Costs a sort of each column, one column at a time.
+    The cost is a sort of each column; columns are processed one after another.
 
     References
     ----------

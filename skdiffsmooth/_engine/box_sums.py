@@ -320,7 +320,7 @@ class BoxSums:
         """Return log K at squared distances."""
         if self._is_gaussian:
             return squares * (-0.5 / self.bandwidth**2)
-        # Divided last: a point on the edge of a compact kernel must be on the right side of it.
+        # Divided last: rounding must not move a point across the edge of a compact kernel.
         return self.kernel.log_profile(squares.sqrt().div_(self.bandwidth))
 
 

@@ -65,8 +65,8 @@ class ComponentPosterior(FloatPromotion, Denoiser):
     Raises ValueError if `memory_limit` is below what a single query and a single node take.
 
     Moments of B queries at M nodes take about ``2 B M K r`` multiply-adds and ``B M K`` exponentials
-    for K components, and four times the multiply-adds with the trace. In float32, noise too small
-    for it is computed in float64, where the device has it, and rounded.
+    for K components, and four times the multiply-adds with the trace. With float32, moments at noise
+    too small for it are computed in float64, if the device has it, and rounded.
     """
 
     def __init__(
@@ -89,7 +89,7 @@ class ComponentPosterior(FloatPromotion, Denoiser):
         self._budget = int(memory_limit * 2**20 / self._means.element_size())
         self._tile = _TILE if backend.device.type == "cpu" else _TILE_ON_GPU
         smallest = 2 * max(self._elements_per_node, self._elements_per_row(1))
-        # The tile must fit in the dtype of low noise, too.
+        # A tile must also fit in float64, which low noise may require.
         width = 8 if self._can_promote else self._means.element_size()
         what = f"one tile of {len(components)} components in {self._means.shape[1]} dimensions"
         check_fits(smallest * width, memory_limit, what)

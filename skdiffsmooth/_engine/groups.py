@@ -70,7 +70,7 @@ class Groups:
         self._row_of_point[self.index.T.flatten()] = torch.arange(len(order))
         eps = torch.finfo(positions.dtype).eps
         # N terms that are smaller than the largest by this exponent are together below the rounding of
-        # their sum, even where they are as far from the query as so small a weight implies.
+        # their sum, even times the large squared distances to which so small weights belong.
         self._negligible = math.log(1e-3 * eps / len(order))
 
     def __len__(self) -> int:
@@ -91,7 +91,7 @@ class Groups:
         slack = self.slack(scaled.norm(dim=1), v, torch.float32)
         relevant = y.new_ones(len(self), len(y), dtype=torch.bool)
         if not bool(right.isfinite().all()):
-            # A query is so many radii away that single precision overflows.
+            # A query is so far away that single precision overflows, so all groups are returned.
             return relevant
         excluded_rows = None if exclude is None else each_excluded(self._row_of_point[exclude]).T
         for part in slices(len(y), queries_at_once):
@@ -112,8 +112,8 @@ class Groups:
             max_i (a_i + c_i)  <=  log( sum_i exp(beta a_i) exp(beta c_i) ) / beta
 
         over the members of a group: a product of matrices, with an entry for each group and none
-        for single points. The members of the group with the largest bound are computed exactly, and
-        groups whose bounds are below the best of them are irrelevant.
+        for single points. Scores of the members of the group with the largest bound are computed
+        exactly, and groups whose bounds are below the best of these scores are irrelevant.
         """
         scaled, nodes = x / self.unit, offsets / self.unit
         members = self.scaled.flatten(0, 1).T

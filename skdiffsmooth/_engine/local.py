@@ -119,7 +119,7 @@ class LocalPosterior:
         background: tuple[float, float] = (0.0, 0.0),
         copies: int = 1,
     ) -> None:
-        # Transposed, (d, N): the columns of a group are copied as they lie in memory.
+        # Transposed, (d, N), so that each column is contiguous in memory.
         self.points, self.log_weights = points.T.contiguous(), log_weights
         self.background, self.copies = background, copies
         self.memory_limit = memory_limit
@@ -130,12 +130,12 @@ class LocalPosterior:
         self.present = torch.from_numpy(present).to(points)
         self.axes: torch.Tensor | None = None
         self.variances = torch.zeros_like(self.present)
-        # Which axes are no padding: along eigenvectors padding comes first.
+        # Which axes are not padding; among eigenvectors, those of padding come first.
         self.is_axis = self.present
         if covariance is not None:
             both = present[:, :, None] & present[:, None, :]
             blocks = np.where(both, covariance[columns[:, :, None], columns[:, None, :]], 0.0)
-            # Padding has an eigenvalue of its own, so that no eigenvector mixes it with columns.
+            # Padding has a negative eigenvalue, so that no eigenvector mixes padding with columns.
             scale = np.abs(blocks).max(initial=0.0) + 1.0
             index = np.arange(groups.size)
             blocks[:, index, index] = np.where(present, blocks[:, index, index], -scale)

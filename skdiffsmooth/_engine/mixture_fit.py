@@ -49,7 +49,7 @@ def is_restart(mixture: Any, first: Any) -> bool:
 
 
 def fit_restarts(mixtures: list[Any], X: np.ndarray, memory_limit: float) -> None:
-    """Fit mixtures in place to rows X (n, d), which differ in their seeds only.
+    """Fit mixtures that differ in their seeds only to rows X (n, d), in place.
 
     They get the weights, means and covariances of ``GaussianMixture.fit``, up to rounding: many small
     components are computed in a few large products, of as many mixtures as `memory_limit` MiB allow.
@@ -62,7 +62,7 @@ def fit_restarts(mixtures: list[Any], X: np.ndarray, memory_limit: float) -> Non
 
 
 def _fit_together(mixtures: list[Any], X: np.ndarray, memory_limit: float) -> None:
-    """Fit mixtures in place to rows X (n, d), which differ in their seeds only."""
+    """Fit mixtures that differ in their seeds only to rows X (n, d), in place and all at once."""
     # Here and not above: loading it takes as long as the whole package.
     from sklearn.cluster import kmeans_plusplus
 

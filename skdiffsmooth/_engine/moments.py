@@ -17,8 +17,8 @@ import torch
 
 from .._utils.backend import Backend
 
-# Up to this product of noise variance and factors, Stein's identity turns the rounding of log-densities
-# into less than some thousandths of a nat in a log-density of the flow.
+# Up to this product of noise variance and `Nodes.stein_norm`, the rounding of log-densities, magnified
+# by Stein factors, changes a log-density of the flow by less than some thousandths of a nat.
 _LARGEST_FACTOR = {torch.float64: 1e7, torch.float32: 1e3}
 
 
@@ -92,7 +92,7 @@ class Nodes:
 
     @cached_property
     def _factors_of_averages(self) -> torch.Tensor:
-        """Factors (M, 2) of weighted log-densities in their Laplacian and in their average."""
+        """Factors (M, 2) by which `averages` multiplies weighted log-densities."""
         ones = torch.ones_like(self.weights)
         return torch.stack([0 * ones if self.stein is None else self.stein, ones], dim=1)
 

@@ -5,9 +5,9 @@ On a circle of length P the heat kernel of noise variance v is the wrapped Gauss
     K_v(u) = sum_k N(u + k P; 0, v) = (1 + 2 sum_k exp(-2 pi^2 k^2 v / P^2) cos(2 pi k u / P)) / P,
 
 so the posterior on the line, of the points and of their images at whole periods, is the one on the
-circle. Queries are wrapped into one period, so few images suffice: those which a wrapped query may
-have within D, with D^2 = P^2 / 4 + 2 v log(1 / eps). The kernels of all images that are left out add up
-to less than eps of that of the point. Where sqrt(v) is above P, the kernel is 1 / P up to a relative
+circle. Queries are wrapped into one period, so few images suffice: those within D of any wrapped query,
+with D^2 = P^2 / 4 + 2 v log(1 / eps). The kernels of all other images of a point add up to less than eps
+times that of its nearest image. Where sqrt(v) is above P, the kernel is 1 / P up to a relative
 error of 6e-9: the coordinate is then left out, with score and divergence zero. Where there are many
 images, the kernels are products over coordinates (`TorusPosterior`).
 """
@@ -147,7 +147,7 @@ class _Images:
 class PeriodicPosterior(Denoiser):
     """The posterior of weighted points under Gaussian noise, with periodic coordinates; a `Denoiser`.
 
-    Queries may be anywhere: their posterior means are near them, and not within one period.
+    Queries may be outside of one period: posterior means are near the queries, and are not wrapped.
 
     - `points` (N, r): the data; periodic coordinates are within half a period of zero, the others
       centred.

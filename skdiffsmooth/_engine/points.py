@@ -18,8 +18,8 @@ _EXPONENT_ERROR = {torch.float64: 1e-10, torch.float32: 1e-3}
 class Points:
     """Points x_1..x_N of weights w_i.
 
-    More than a few points on a CPU are padded to a multiple of the group with points of weight
-    zero, which are below the rounding of every sum.
+    More than a few points on a CPU are padded to a multiple of `GROUP` with points of weight zero,
+    whose terms are below the rounding of every sum.
 
     - `positions` (N, r): centred: rounding grows with the distance from the origin.
     - `log_weights` (N,): logarithms of weights that sum to one, over all shards.

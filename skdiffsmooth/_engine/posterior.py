@@ -51,7 +51,8 @@ class Posterior(FloatPromotion, Denoiser):
 
     Raises ValueError if `memory_limit` is below what a single query and a single node take.
 
-    In float32, noise too small for it is computed in float64, where the device has it, and rounded.
+    With float32, moments at noise too small for it are computed in float64, if the device has it, and
+    rounded.
     When the device runs out of memory the tiles are halved until they fit, unless there are shards:
     all processes must have the same tiles.
     """

@@ -22,7 +22,7 @@ from .radial_kernels import RadialKernel
 # Gauss-Legendre nodes of the integral, and cells of the tables that distances are drawn from.
 _N_NODES = 48
 _N_CELLS = 512
-# Of a kernel without an edge: the decay of its profile, in nats, up to which it is integrated.
+# A kernel that is not compact is integrated up to a decay of its profile by at least this many nats.
 _DECAY = 50.0
 
 

@@ -34,7 +34,7 @@ from scipy.special import eval_gegenbauer, logsumexp
 from .._coordinates.directions import log_area
 from .._utils.memory import slices_within
 
-# From this variance on the series are summed: their terms from the degree below on are below 1e-17.
+# From this variance on the series are summed; terms of degree _MAX_DEGREE or more are below 1e-17.
 _SERIES_FROM, _MAX_DEGREE = 0.5, 20
 _N_ANGLES = 1025
 # Gauss-Legendre nodes of the integral, where its integrand is above exp(-_NEGLIGIBLE).

@@ -1,10 +1,10 @@
 """Posterior moments of noised points on a torus times lines, by products of wrapped Gaussians.
 
 The heat kernel of a torus is the product of those of circles (`periodic.py`). So the images of a point
-are independent in each coordinate, and its posterior has in coordinate j the mean and the variance of
+are independent in each coordinate, and their posterior has in coordinate j the mean and the variance of
 one wrapped Gaussian: the work is proportional to the number of coordinates, where sums over images
 grow exponentially. At low noise two images on either side are summed, else the series; above a scale of
-one period the coordinate is uniform. What is left out is below 1e-10 of a kernel (5e-9 where it is
+one period the coordinate is uniform. The relative error of a kernel is below 1e-10 (5e-9 where it is
 uniform).
 """
 

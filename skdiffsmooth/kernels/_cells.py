@@ -79,8 +79,8 @@ class Cells:
             *(_tangent(points, weights, mean, n_components, n_neighbors) for mean in means),
             strict=True,
         )
-        # The standard deviation of a uniform distribution as wide as the distance of the cells. With one
-        # cell it is not used.
+        # The standard deviation of a uniform distribution as wide as the distance between nearest cells.
+        # With one cell it is not used.
         width = np.sqrt(masses @ to_nearest / 12) if len(means) > 1 else 1.0
         return cls(
             masses / masses.sum(), means, float(width), np.stack(tangents), np.array(thickness)

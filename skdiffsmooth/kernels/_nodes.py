@@ -1,4 +1,4 @@
-"""Quadrature nodes for the standard normal distribution, of which kernels make their offsets."""
+"""Quadrature nodes for the standard normal distribution, from which kernels compute their offsets."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ Rule = Callable[[int, int, int, int], tuple[np.ndarray, np.ndarray]]
 def default_n_nodes(dimension: int) -> int:
     """Return the default number of nodes in k dimensions: the least power of two >= max(64, 4 k).
 
-    Sobol points are most even at powers of two, and 2 k nodes are enough for exact covariances.
+    Sobol points are most evenly distributed if their number is a power of two, and 2 k nodes are enough
+    for exact covariances.
     """
     return 2 ** math.ceil(math.log2(max(64, 4 * dimension)))
 
@@ -61,7 +62,7 @@ def _mirrored_nodes(dimension: int, n_nodes: int, level: int, seed: int) -> np.n
     # Half a unit of the sequence's resolution, since the quantile of zero is infinite.
     normal = ndtri(sequence.random(block)[:half] + 2.0**-31)
     if half >= dimension:
-        # The polar factor is the nearest to these nodes of all sets with unit covariance.
+        # Of all sets of nodes with unit covariance, the polar factor is the nearest to these nodes.
         left, _, right = np.linalg.svd(normal, full_matrices=False)
         normal = np.sqrt(half) * left @ right
     return np.concatenate([normal, -normal])
@@ -160,7 +161,7 @@ NODE_RULES: dict[str, Rule] = {"sobol": _sobol, "gauss-hermite": _gauss_hermite}
 
 @dataclass(frozen=True)
 class NodeRule:
-    """A rule for nodes: a name, a number (even for "sobol", a bound for "gauss-hermite"), a seed."""
+    """A rule for nodes; `n_nodes` is even for "sobol" and an upper bound for "gauss-hermite"."""
 
     name: str
     n_nodes: int

@@ -30,7 +30,7 @@ class OffsetsKernel:
 
     Notes
     -----
-    Offsets of another mean would shift the density that is estimated.
+    Offsets with another mean would shift the estimated density.
 
     Examples
     --------

@@ -152,9 +152,9 @@ class LevelSetScore(_PushedScore):
     Pi(z_m) to z_m and r the distance of x: the normal turns with the manifold, and the kernel stays on
     a level set of the distance as in Farghly et al. 2025, eq. 10.
 
-    The paper pushes x + xi_m. At a distance r below the kernel's scale these positions are on all sides
-    of the manifold alike. That is right for log-densities, but scores of opposite sides cancel and
-    no longer pull to the manifold, and where x + xi_m crosses a hypersurface its normal flips: with
+    The paper moves x + xi_m, not z_m. At a distance r below the kernel's scale these are on all sides of
+    the manifold alike. That is right for log-densities, but scores of opposite sides cancel and no
+    longer point to the manifold, and where x + xi_m crosses a hypersurface its normal flips: with
     fixed nodes the field jumps there, and its flow is not invertible (on a circle of 12 points 0.4 of
     the mass was lost). At z_m, at a distance of about r, the normal is that of x, moved along the
     manifold. Near the medial axis z_m may be near the manifold again: keep the offsets well below the

@@ -40,9 +40,9 @@ class Adaptive:
     which the engine computes its tables once.
 
     The same evaluations give rules of order one and two. With g_1 the difference between these two and
-    g_2 that between orders two and three, both in nats, the error of the third is estimated by
-    4 g_2 min(1, g_2 / g_1). A displacement is multiplied by the norm of the score, which gives its
-    effect on a log-density, or by one over the noise scale if that is more.
+    g_2 that between orders two and three, both in nats, the error of the third-order rule is estimated
+    by 4 g_2 min(1, g_2 / g_1). A displacement is multiplied by the norm of the score, which gives its
+    effect on a log-density, or by one over the noise scale if that is larger.
 
     Parameters
     ----------
@@ -50,8 +50,8 @@ class Adaptive:
         Largest estimated error of a row over the whole flow, in nats: of its log-density or, in
         sampling, of its position, converted to nats as above and summed over the steps.
     max_halvings : int, default=10
-        How often a step may be halved. Rows that need more keep the error that they have, and
-        estimators warn. With 0 this is a scheme of fixed steps that estimates its error and does not
+        How often a step may be halved. A row that needs more keeps its error, and estimators warn if
+        that exceeds `tol`. With 0 this is a scheme of fixed steps that estimates its error and does not
         wait for the device.
 
     Raises

@@ -94,7 +94,7 @@ def flow_log_density(
     """Return the log-densities (n,) of queries x (n, r), by the flow to a terminal distribution.
 
     log p_eps(x) = log p_T(x_T) - integral of v div s over log sqrt(v), with x_T the end of the flow
-    that starts in x (Song et al. 2021, eq. 39, in the variance-exploding clock).
+    that starts in x (Song et al. 2021, eq. 39, for the variance-exploding process).
     """
     return _follow(solver, schedule, x, steps, terminal_log_density)[0]
 
