@@ -241,8 +241,8 @@ def warn_of_copies(
         if distance >= _COPIES * nearest:
             return
     warn_user(
-        f"{scales}: draws lie at about {distance / nearest:.1g} of the distance between a training row "
-        f"and its nearest other row (median of {len(taken)} rows), so that most draws are near-copies "
+        f"{scales}: draws are at about {distance / nearest:.1g} of the distance of a training row from "
+        f"its nearest other row (median of {len(taken)} rows), so that most draws are near-copies "
         "of training rows, and other rows have a low density. Leave the scales at their defaults, or "
         f"multiply them by {nearest / distance:.1g} or more."
     )

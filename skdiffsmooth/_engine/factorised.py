@@ -71,7 +71,7 @@ class Products:
     """Sums over the points for each pair of a query and a node of the table."""
 
     table: NodeTable
-    factors: torch.Tensor  # (B, N): the query half of the exponentials
+    factors: torch.Tensor  # (B, N): the factors of the exponentials that depend on the queries
     # (B, 1, M) or (B, r + 2, M): the normalisers, followed by the sums of the other features if
     # they were requested
     sums: torch.Tensor

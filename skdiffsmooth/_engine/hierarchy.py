@@ -39,7 +39,7 @@ class PointHierarchy:
     def of(
         cls, points: np.ndarray, weights: np.ndarray, tolerance: float, finest: float
     ) -> PointHierarchy:
-        """Divide distinct points into cells that are small enough for the smallest noise scale.
+        """Return a tree for distinct points, down to cells small enough for the smallest noise scale.
 
         Cells are cut in the middle of their longest side, all of one depth at once.
         """

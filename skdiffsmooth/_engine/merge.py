@@ -56,7 +56,7 @@ class Merger:
         return parts
 
     def single(self, moments: SingleMoments, directions: torch.Tensor) -> SingleMoments:
-        """Merge moments of queries without nodes, with covariances times directions (B, r, j)."""
+        """Return merged moments of queries without nodes, for covariances times directions (B, r, j)."""
         return moments
 
     def any(self, condition: bool) -> bool:

@@ -49,7 +49,7 @@ class Nodes:
         backend: Backend,
         stein: np.ndarray | None = None,
     ) -> Nodes:
-        """Copy offsets (M, r), weights (M,) and the factors of Stein's identity to the device."""
+        """Return nodes on the device, given offsets (M, r), weights (M,) and Stein factors (M,)."""
         longest = float(np.linalg.norm(offsets, axis=1).max())
         nodes = cls(backend.tensor(offsets), backend.tensor(weights), longest)
         if stein is None:

@@ -107,7 +107,7 @@ def _excess_of_rotations(v: float, theta: np.ndarray) -> np.ndarray:
 
 
 class _KernelValues(NamedTuple):
-    """Logarithms of a kernel and its first two derivatives in the angle, of one shape."""
+    """Logarithms of a kernel, and their first two derivatives in the angle, all of one shape."""
 
     log: np.ndarray
     slope: np.ndarray
@@ -147,7 +147,7 @@ class HeatKernel:
 
 
 def _kernel_of(v: float, theta: np.ndarray, excess: np.ndarray) -> HeatKernel:
-    """Return the kernel of log K_v + theta^2 / 2 v (n,) at equidistant angles from zero."""
+    """Return the kernel, given log K_v + theta^2 / 2 v (n,) at equidistant angles from zero."""
     last = float(theta[-1])
     # The kernel is even about both ends, but at small v angles are too coarse to show it at the far one.
     far_end = (1, last / v) if v > 2 * theta[1] else (2, 0.0)

@@ -90,7 +90,7 @@ class Tiles:
         return factors + pairs < min(self._budget // 2, self._largest_tile)
 
     def retry_in_smaller_tiles(self, compute: Callable[[], Result]) -> Result:
-        """Run `compute`, and again with smaller tiles each time the device runs out of memory.
+        """Return compute(), repeated with smaller tiles each time the device runs out of memory.
 
         `compute` reads the sizes anew in each run. Where other processes must have the same tiles,
         the device's error is raised. MemoryError is raised if not even the smallest tile fits.

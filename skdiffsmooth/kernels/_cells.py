@@ -48,7 +48,7 @@ class Cells:
         n_cells: int | None = None,
         n_neighbors: int | None = None,
     ) -> Cells:
-        """Divide distinct points (N, r) by k-means and fit tangents of dimension `n_components`.
+        """Return cells of distinct points (N, r) by k-means, with tangents of dimension `n_components`.
 
         Nothing is random, and nothing depends on the order of the points. `n_cells` is an upper bound,
         by default `default_n_cells`. A tangent is fitted to the `n_neighbors` points nearest to the

@@ -192,7 +192,7 @@ class GatedScore:
         return self if self.exclude is None else replace(self, exclude=self.exclude[index])
 
     def _in_tiles(self, x: torch.Tensor) -> Iterator[tuple[slice, GatedScore]]:
-        """Split queries into parts, so that the scores of all cells fit into memory."""
+        """Yield slices of the queries with their fields; the scores of all cells fit into memory."""
         # Of each pair: a position, a score, and the terms of the sums over cells.
         per_query = len(self.nodes) * (5 * x.shape[1] + 8) * x.element_size()
         for tile in slices(len(x), rows_within(per_query, self.posterior.memory_limit)):

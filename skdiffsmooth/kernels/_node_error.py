@@ -111,10 +111,10 @@ def enough_nodes(
     *,
     is_fixed: bool,
 ) -> tuple[NodeRule, float]:
-    """Return the rule with enough nodes for an error of `tol`, and the error in nats (or NaN).
+    """Return the rule with enough nodes for an error of `tol`, and the estimated error, in nats.
 
-    `schedule` returns the model under a rule, whose number of nodes is doubled unless it
-    `is_fixed`.
+    `schedule` returns the model under a rule, whose number of nodes is doubled until it is enough,
+    unless `is_fixed`. The error is NaN if the field has no divergence.
     """
     largest, most = _TOLERANCE, _MOST_NODES
     if tol is not None:

@@ -71,7 +71,7 @@ class _PushedScore(MovedScore):
         *,
         with_derivative: bool,
     ) -> tuple[torch.Tensor, Derivative | None]:
-        """Move queries along the copy of the manifold that is translated to them."""
+        """Return positions on the copy of the manifold translated to each query, with derivatives."""
         moved = self._project(projection.foot[:, None] + offsets, with_derivative=with_derivative)
         shift = moved.foot - projection.foot[:, None]
         factor, slope = self._fading_factor(x - projection.foot)
@@ -107,7 +107,7 @@ class _PushedScore(MovedScore):
         return factor, -12 * (progress * (1 - progress))[:, None] * direction / self.fading
 
     def _project(self, z: torch.Tensor, *, with_derivative: bool) -> _Projection:
-        """Project positions (..., r), and return derivatives if requested."""
+        """Return the projections of positions (..., r), with derivatives if requested."""
         flat = z.flatten(0, -2)
         if not with_derivative:
             nothing = z.new_empty(*z.shape, 0)
@@ -223,7 +223,7 @@ def _unit(vectors: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def _divide(numerator: torch.Tensor, denominator: torch.Tensor) -> torch.Tensor:
-    """Divide by the denominator, or by one where it is zero."""
+    """Return the quotient, with one as the denominator where it is zero."""
     return numerator / denominator.masked_fill(denominator == 0, 1.0)
 
 

@@ -35,16 +35,16 @@ class QueryKernel:
 
     The score is averaged over the moved queries. The field is not a gradient, so there is no energy; the
     likelihood integrates the field's exact divergence, for which torch's forward mode differentiates
-    the offsets in the query. If it cannot, the model has samples but no densities.
+    the offsets in the query. If the function does not allow this, the model has no densities.
 
     Parameters
     ----------
     offsets : callable
         ``offsets(x, z)`` takes queries x, a tensor (n, d) in units of X, and Gaussian offsets z, a
         tensor (M, d) of scale `sigma` in all directions, and returns the offsets of each query, a
-        tensor (n, M, d). Rows must not depend on each other. An offset of zero must stay zero, and the
-        mean over z should be zero, as it is for offsets linear in z: the score at small noise pulls
-        queries by minus the mean.
+        tensor (n, M, d). Those of a query must not depend on other queries. An offset of zero must stay
+        zero, and the mean over z should be zero, as it is for offsets linear in z: otherwise the score
+        at small noise moves queries by minus the mean.
 
     Raises
     ------
@@ -254,7 +254,7 @@ def _is_differentiable(offsets: Offsets, x: torch.Tensor, z: torch.Tensor) -> bo
     try:
         jacobian = _jacobian(lambda rows: offsets(rows, z), x)
     except (RuntimeError, TypeError, NotImplementedError):
-        # The function leaves torch, or uses an operation without derivative.
+        # The function uses another library than torch, or an operation without derivative.
         return False
     size = float(z.abs().max())
     direction = torch.from_numpy(np.random.RandomState(0).standard_normal(x.shape))

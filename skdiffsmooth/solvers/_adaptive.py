@@ -171,7 +171,7 @@ def _move(
     budget: torch.Tensor,
     max_halvings: int,
 ) -> _Moved:
-    """Move rows (n, r) by one step, or by two half steps if the error exceeds `budget` (n,).
+    """Return rows (n, r) moved by one step, or by two half steps if the error exceeds `budget` (n,).
 
     `first` are the values of the right-hand side at `x` and `start`.
     """
@@ -203,7 +203,7 @@ def _one_step(
     end: float,
     budget: torch.Tensor,
 ) -> tuple[_Moved, torch.Tensor]:
-    """Make one step, and return also the allowed error (n,): the budget, or rounding if larger."""
+    """Return rows moved by one step, and the allowed error (n,): the budget, or rounding if larger."""
     h = math.log(end / start)
     _, phi_2, phi_3 = phi(h)
     middle = math.sqrt(start * end)
