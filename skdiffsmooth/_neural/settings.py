@@ -23,7 +23,7 @@ from .training import TrainingSettings
 
 
 class ParsedParameters(NamedTuple):
-    """Parameters that were checked."""
+    """The parameters of `NeuralScoreDiffusion` after checks, converted to values."""
 
     backend: Backend
     dtype: str
@@ -70,7 +70,7 @@ def parse_parameters(params: Mapping[str, Any], n_features: int) -> ParsedParame
         _layer_sizes(params["hidden_layer_sizes"]),
         check_integer("n_frequencies", params["n_frequencies"], minimum=0),
         fraction if early_stopping else None,
-        # Last: a RandomState is drawn from, which a fit that fails must not do.
+        # Last, since it may draw from a RandomState, which a fit that fails must not change.
         fixed_seed(params["random_state"]),
     )
 
