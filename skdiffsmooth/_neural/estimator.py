@@ -65,7 +65,7 @@ class NeuralScoreDiffusion(FlowDensity):
         after far fewer iterations, and also memorises the rows earlier.
     metric : {"scaled", "euclidean", "whitened", "local"}, float or array-like of shape \
             (n_features, n_features), default="scaled"
-        Linear coordinates in which noise is isotropic; scales are in its units. See
+        Linear coordinates in which noise is isotropic, and in whose units scales are. See
         `SmoothedScoreDiffusion`. The inputs of the network are standardised principal coordinates
         for any metric.
     max_iter : int, default=1000
@@ -93,14 +93,14 @@ class NeuralScoreDiffusion(FlowDensity):
     n_nodes : int, default=64
         Number of offsets in each noise level if sigma > 0; even.
     n_levels : int, default=32
-        Intervals of the noise range, each with offsets of its own.
+        Number of intervals of the noise range, each with its own offsets.
     n_steps : int, default=64
-        Steps of the solver, rounded up to a multiple of `n_levels`.
+        Number of steps of the solver, rounded up to a multiple of `n_levels`.
     solver : {"heun", "euler", "adaptive", "euler-maruyama"} or Solver, default="heun"
         Solver of the flow's ODE or SDE; see `SmoothedScoreDiffusion`.
     terminal_scale : float or "auto", default="auto"
         Noise scale sqrt(v_T) at which the reverse process starts, in units of the metric. "auto" is five
-        times the data's widest standard deviation, or 2 bandwidth where that is more.
+        times the data's widest standard deviation, or 2 * bandwidth if that is larger.
     max_exact_dimension : int, default=32
         Largest dimension of the data's affine hull for which the divergence is computed exactly. For
         larger ones it is estimated from probes.

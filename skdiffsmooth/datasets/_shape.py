@@ -27,11 +27,10 @@ EDGE = 1e-6
 
 @dataclass(frozen=True)
 class Shape:
-    """A manifold with a distribution on it, which gives rows and their exact log-density.
+    """A manifold with a distribution on it, from which rows are drawn and whose density is known.
 
-    `circle`, `sphere` and the other functions of this module make shapes; ``make_*`` return one with
-    ``return_shape=True``. Rows and density are always those of the shape's own distribution: for
-    another one make another shape.
+    `circle`, `sphere` and the other functions of this module return shapes, and so do ``make_*`` with
+    ``return_shape=True``. A shape has one distribution: for another distribution make another shape.
 
     Parameters
     ----------

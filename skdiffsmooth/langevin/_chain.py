@@ -12,7 +12,7 @@ from ._targets import Target
 
 # The acceptance rate that step sizes are adapted to (Roberts & Rosenthal 1998).
 _ACCEPTANCE = 0.574
-# Chains have diverged if the drift exceeds this multiple of the larger of the first drift and the noise.
+# Chains have diverged if a step's drift exceeds this multiple of the larger of first drift and noise.
 _DIVERGENCE_FACTOR = 1e4
 _POWER_ITERATIONS = 10
 # Largest number of finite-difference steps, each after the first set from the last result.
@@ -46,7 +46,7 @@ class StepSizeRule:
     def adapt(self, acceptance: np.ndarray) -> None:
         if not self._adapts:
             return
-        # An exact sum does not depend on the order of the chains.
+        # The exact sum does not depend on the order of the chains.
         mean = math.fsum(acceptance.tolist()) / len(acceptance)
         self._log += (len(self._history) + 1) ** -0.6 * (mean - _ACCEPTANCE)
         self._history.append(self._log)

@@ -305,7 +305,7 @@ class LangevinSampler(BaseEstimator):
         check_integer("thin", self.thin)
         check_integer("n_chains", self.n_chains)
         check_integer(
-            "n_levels", self.n_levels, minimum=2, hint="anneal_from=None is a single one."
+            "n_levels", self.n_levels, minimum=2, hint="anneal_from=None has a single level."
         )
         check_flag("metropolis", self.metropolis)
         hint = "It is a power; 0 samples the distribution itself, 1 a nearly uniform one."

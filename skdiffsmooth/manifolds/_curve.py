@@ -186,7 +186,7 @@ class Curve(ManifoldInHull):
 
     @cached_property
     def reach(self) -> float:
-        """An estimate of the reach, which is not below the true one except by rounding.
+        """An estimate of the reach, which is not below the true reach except by rounding.
 
         It is the minimum of the radii of curvature and of ``|q - p|^2 / (2 dist(q - p, T_p))`` over
         pairs of points (Federer), T_p the tangent line at p, or half of it at an end point. The points

@@ -108,7 +108,7 @@ class LocalPolynomialManifold(DifferentiableManifoldBase, BaseEstimator):
 
     `project` is idempotent up to the error of the iteration: on 400 points of a unit sphere, with
     queries up to 0.3 from it, at most 1e-13 for each degree. Where noise is as large as the spacing of
-    the rows, some neighbourhoods have several fixed points, or the iteration finds none;
+    the rows, some neighbourhoods have several fixed points, or the iteration does not converge;
     `check_idempotent` detects this, and more neighbours help. The tangent is that of the last
     polynomial; x - project(x) is orthogonal to it.
 

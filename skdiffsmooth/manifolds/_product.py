@@ -35,8 +35,8 @@ class ProductManifold(SmoothManifoldBase):
     TypeError
         If a factor is not a smooth manifold.
     ValueError
-        If there is no factor, they are in different spaces, one has no affine hull, or the hulls are
-        not orthogonal.
+        If there is no factor, factors are in different spaces, a factor has no affine hull, or the
+        hulls are not orthogonal.
 
     Notes
     -----

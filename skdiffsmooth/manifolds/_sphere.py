@@ -49,9 +49,9 @@ class Sphere(SmoothManifoldBase):
     or u, oriented so that u and the tangents are a positive basis: on a circle they point
     counterclockwise.
 
-    If x is projected to the center by the subspace, all points of the sphere are equally near; the one
-    along the first column of `basis` is returned. The derivative there is infinite; the value returned
-    is 1 / eps, eps the machine epsilon of the dtype.
+    If the projection of x to the subspace is the center, all points of the sphere are equally near; the
+    point along the first column of `basis` is returned. The derivative there is infinite; the value
+    returned is 1 / eps, eps the machine epsilon of the dtype.
 
     n projections cost O(n d k), and are exact to rounding.
 

@@ -175,8 +175,8 @@ def _pairs(
         fewest = int(min(is_x.sum(), len(is_x) - is_x.sum()))
         if n_folds > fewest:
             raise ValueError(
-                f"cv={cv!r} folds need as many rows of X and of Y, the smaller of which has {fewest}. "
-                "Pass fewer folds."
+                f"cv={cv!r} is larger than the number of rows of X or of Y; expected at most {fewest} "
+                "folds. Pass fewer folds."
             )
         cv = StratifiedKFold(n_folds, shuffle=True, random_state=generator)
     try:
