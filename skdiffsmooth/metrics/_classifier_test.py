@@ -175,8 +175,8 @@ def _pairs(
         fewest = int(min(is_x.sum(), len(is_x) - is_x.sum()))
         if n_folds > fewest:
             raise ValueError(
-                f"cv={cv!r} is larger than the number of rows of X or of Y; expected at most {fewest} "
-                "folds. Pass fewer folds."
+                f"cv={cv!r} folds need at least as many rows in X and in Y, the smaller of which has "
+                f"{fewest}. Pass fewer folds."
             )
         cv = StratifiedKFold(n_folds, shuffle=True, random_state=generator)
     try:
