@@ -39,7 +39,7 @@ class ParsedParameters(NamedTuple):
 
 
 def parse_parameters(params: Mapping[str, Any], n_features: int) -> ParsedParameters:
-    """Check all parameters, passed as the dict of `get_params`."""
+    """Return all parameters, given as the dict of `get_params`, checked and converted."""
     solver = resolve_solver(params["solver"])
     check_real("sigma", params["sigma"], strict=False, hint="0 is the network as it is.")
     metric = check_linear_metric(params["metric"], n_features)

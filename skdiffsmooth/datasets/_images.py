@@ -171,7 +171,7 @@ def triangular_lattice(n: int) -> np.ndarray:
     lattice along the axes does not have every number of points.
     """
     spacing, points = _widest(n, [0.0])
-    # Below 0.9 of the spacing of an infinite lattice that has n points per area of the square.
+    # Rotations are tried below 0.9 of the spacing of an infinite lattice of the same density.
     if spacing < 0.9 * np.sqrt(8 / np.sqrt(3) / n):
         _, points = max((spacing, points), _widest(n, ANGLES), key=lambda pair: pair[0])
     points = points - (points.min(axis=0) + points.max(axis=0)) / 2

@@ -15,7 +15,7 @@ _ACCEPTANCE = 0.574
 # Chains have diverged if a step's drift exceeds this multiple of the larger of first drift and noise.
 _DIVERGENCE_FACTOR = 1e4
 _POWER_ITERATIONS = 10
-# Largest number of finite-difference steps, each after the first set from the last result.
+# Largest number of finite-difference steps tried; each after the first is set from the last result.
 _REFINEMENTS = 3
 
 
@@ -145,7 +145,7 @@ class ChainState:
         return self.acceptance
 
     def _accept_or_reject(self, h: float, proposal: np.ndarray, noise: np.ndarray) -> np.ndarray:
-        """Accept proposals with the probability for which exp(log-density) is stationary."""
+        """Return which proposals (n_chains,) are accepted, so that exp(log-density) is stationary."""
         z, score = self.z, self._score
         log_density = np.full(len(z), -math.inf)
         inside = np.flatnonzero(np.isfinite(proposal).all(axis=1))

@@ -224,7 +224,7 @@ class LangevinSampler(BaseEstimator):
         self.verbose = verbose
 
     def run(self, target: Any, start: Any = None, random_state: Any = None) -> LangevinChains:
-        """Run the chains.
+        """Return draws of the chains, with diagnostics.
 
         Parameters
         ----------

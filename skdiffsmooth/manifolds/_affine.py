@@ -14,7 +14,7 @@ from ._base import SmoothManifoldBase, orthonormal
 
 
 class AffineSubspace(SmoothManifoldBase):
-    """The solutions of A x = b.
+    """The affine subspace of all solutions of A x = b.
 
     Parameters
     ----------

@@ -301,9 +301,9 @@ def across_border(
     X: Any,
     n_features: int,
 ) -> Any:
-    """Check X and call a method with it as a tensor; return arrays if X is an array.
+    """Return the result of a method at X, after checks: as arrays if X is an array, else as tensors.
 
-    A method that returns several tensors has a tuple as its result.
+    If the method returns several tensors, the result is a tuple.
     """
     is_tensor = isinstance(X, torch.Tensor)
     x = X if is_tensor else torch.from_numpy(check_real_array("X", X))

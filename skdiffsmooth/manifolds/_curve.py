@@ -25,9 +25,9 @@ CANDIDATES = 3
 ITERATIONS = 8
 # On a CPU it ends after steps below this, in units of the machine epsilon of the cell coordinate.
 CONVERGED = 4
-# MiB of temporaries on a CPU: distances to the table are read four times, from a cache if they fit.
+# Bound in MiB on distances to the table on a CPU: they are read four times, from the cache if they fit.
 CACHE = 1.0
-# Number of points between which the reach is estimated.
+# Largest number of points whose pairs are used to estimate the reach.
 REACH_POINTS = 2048
 
 

@@ -176,7 +176,7 @@ def check_n_components(value: Any, points: np.ndarray, largest: int) -> int:
 
 
 def _estimate(X: Any, most_pairs: float) -> IntrinsicDimension:
-    """Return the estimate from LID of so many rows that about `most_pairs` distances are computed.
+    """Return the estimate from LID of a part of the rows, so that about `most_pairs` pairs are used.
 
     These rows, whose `row_dimensions` are returned, are evenly spaced in the order of their distances
     from the mean, so that the result depends neither on the order of the rows nor on rotations.

@@ -14,7 +14,8 @@ from .._utils.memory import slices_within
 from ._neighbors import NearestPoints
 
 MEMORY_LIMIT = 64.0
-# Noise variances for each factor of two, and the most factors of two below the cloud's variance.
+# Number of noise variances for each factor of two, and bound on the factors of two below the cloud's
+# variance.
 _PER_OCTAVE, _MOST_OCTAVES = 2, 40
 
 

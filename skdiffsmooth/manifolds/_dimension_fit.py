@@ -152,7 +152,7 @@ class _CloudModel:
         return 1 - self.relative**2
 
     def likeliest_noise(self) -> tuple[float, float]:
-        """Return the noise variance at which the error is smallest, and the largest variance tried."""
+        """Return the noise variance of the rows with the smallest error, and the largest one tried."""
         v = self.variances
         largest = _MOST_NOISE * min(v[-1], self.size)
         noises = np.append(0.0, np.geomspace(1e-3 * v[0], largest, 80))

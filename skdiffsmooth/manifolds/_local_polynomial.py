@@ -414,7 +414,7 @@ class LocalPolynomialManifold(DifferentiableManifoldBase, BaseEstimator):
         plane: torch.Tensor,
         degree: int,
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return the coefficients of polynomials of at most this degree, and their degrees."""
+        """Return coefficients (n, P, r) of polynomials of at most this degree, and degrees (n,)."""
         degrees = torch.full((len(s),), degree, device=s.device)
         if degree == 1:
             return plane, degrees
@@ -432,7 +432,10 @@ class LocalPolynomialManifold(DifferentiableManifoldBase, BaseEstimator):
     def _nearest_on(
         self, coefficients: torch.Tensor, target: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return the point (n, r) of each surface nearest to its target, and derivatives there."""
+        """Return the points (n, r) nearest to targets (n, r), one on each surface.
+
+        Also return the derivatives (n, r, k) of the surfaces there.
+        """
         (derivative,) = self._derivatives.like(target)
         first = torch.einsum("jab,nbr->njar", derivative, coefficients)
         second = torch.einsum("jab,lbc->jlac", derivative, derivative)

@@ -130,7 +130,7 @@ def coverage_scale(X: Any, reference: Any, *, alpha: float = 0.1, c: float = 0.5
     both = np.concatenate([rows, reference_rows])
     for tile in slices_within(m, 80 * (n + m), MEMORY_LIMIT):
         scales[tile] = _scales(cdist(reference_rows[tile], both), n, c)
-    # The margin prevents that rounding errors raise the number.
+    # The margin keeps rounding errors from raising the number.
     n_covered = math.ceil((1 - alpha) * m - 1e-9)
     return float(np.sort(scales)[max(n_covered, 1) - 1])
 

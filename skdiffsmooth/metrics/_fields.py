@@ -73,7 +73,7 @@ def fisher_divergence(X: Any, score_p: Any, score_q: Any) -> Estimate:
     terms = np.sum((first - second) ** 2, axis=1)
     mean = float(terms.mean())
     largest = terms.max()
-    # Where all differences are zero, all terms are equal.
+    # If all differences are zero, all terms are equal.
     size = (
         float(np.sum(terms / largest) ** 2 / np.sum((terms / largest) ** 2))
         if largest

@@ -134,7 +134,7 @@ class MemorizationReport:
 def memorization_report(
     X: Any, data: Any, reference: Any, *, level: float = 0.05
 ) -> MemorizationReport:
-    """Compare drawn rows and held-out rows by their distances to the training rows.
+    """Return how close drawn rows are to the training rows, compared with held-out rows.
 
     The report measures what the drawn rows alone reveal of the training rows. A fitted model may contain
     all training rows, whatever the report says.
