@@ -268,7 +268,7 @@ class ColumnSpace:
         return order_from_center(self.inside(self.scaled(points)))
 
     def relation_axes(self) -> np.ndarray:
-        """Return directions (d - d', d) of the noise along relations; lengths are its decreasing stds."""
+        """Return directions (d - d', d) of the noise along relations, whose lengths are its stds."""
         if self.axes is None:
             return np.empty((0, self.n_features))
         normals = np.linalg.qr(self.axes, mode="complete")[0][:, self.n_directions :]
