@@ -244,7 +244,7 @@ class ColumnSpace:
         return X if self.periods is None else reduced(X, self.periods)
 
     def log_slopes(self, rows: np.ndarray) -> np.ndarray | float:
-        """Return the log |det| (n,) of the maps at rows in scaled columns (n, d), in nats; 0 without."""
+        """Return the log |det| (n,) of the maps at rows in scaled columns (n, d), in nats, or 0."""
         return 0.0 if self.warp is None else self.warp.log_slopes(self.unscaled(rows))
 
     def inside(self, rows: np.ndarray) -> np.ndarray:

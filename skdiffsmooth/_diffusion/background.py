@@ -59,7 +59,7 @@ def tail_log_density(
     residual: np.ndarray,
     excluded: np.ndarray | None = None,
 ) -> np.ndarray:
-    """Return the log-density (n,) of rows under the t distribution of a background, in units of X.
+    """Return log-densities (n,) under a background's t distribution, per unit of the (mapped) columns.
 
     Rows have hull coordinates (n, p) and residuals (n, d). For training rows, `excluded` (n,) are their
     leave-one-out log-densities under `student` in hull coordinates.
@@ -93,7 +93,7 @@ def part_weights(
 
 
 def mixed(parts: np.ndarray, background: float, tail: float | np.ndarray) -> np.ndarray:
-    """Return the log-density (n,) of a mixture of parts (n, 3) with `part_weights`, in nats."""
+    """Return log-densities (n,) of a mixture, in nats, from those of its `parts` (n, 3)."""
     if not background:
         return parts[:, 0]
     weights = np.column_stack(np.broadcast_arrays(*part_weights(background, tail)))

@@ -119,7 +119,7 @@ def folds_for_metrics(points: np.ndarray, columns: ColumnSpace) -> Folds | None:
 
 
 class Comparison:
-    """Mean held-out log-densities of models under several settings, on the same rows.
+    """Comparison of settings by the mean held-out log-density of models, on the same rows.
 
     - `parsed`: parameters that are not compared.
     - `data`: rows; they must be distinct if they are left out one by one.
@@ -517,7 +517,7 @@ def likely_metrics(
 
 
 def _some_rows(data: TrainingData, most: int) -> TrainingData:
-    """Return at most `most` rows, taken evenly."""
+    """Return at most `most` of the rows, taken evenly by their distance from the center."""
     if len(data.points) <= most:
         return data
     taken = data.evenly(most)

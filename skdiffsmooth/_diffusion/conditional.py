@@ -342,7 +342,7 @@ def _warn_of_errors(error: np.ndarray, largest: float) -> None:
 
 
 def _warn_of_few(effective: np.ndarray) -> None:
-    """Warn if draws were resampled from few effective proposals (their numbers are `effective` (n,))."""
+    """Warn if the effective number (n,) of proposals to resample from is small for some conditions."""
     is_few = effective < _LEAST_EFFECTIVE
     if is_few.any():
         warn_user(

@@ -1,4 +1,4 @@
-"""Distributions that conditional draws are proposed from: mixtures of Gaussian and of t kernels.
+"""Proposal distributions for conditional draws: mixtures of Gaussian and of t kernels.
 
 A mixture sum_i w_i K(z - c_i) of equal kernels has conditionals in closed form. With z split by
 orthogonal axes into a given part b and a free part a,

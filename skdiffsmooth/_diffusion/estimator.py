@@ -87,7 +87,7 @@ class BaseScoreDiffusion(FlowDensity):
         -----
         UserWarning
             If rows were merged that are not exactly equal, columns are rounded, discrete or have one
-            value that stands out, or look like degrees with the period of radians, or the reverse: the
+            very frequent value, or look like degrees with the period of radians, or the reverse: the
             message names them.
             Also if scales that were passed are so narrow that most draws are near-copies of rows.
 
@@ -218,7 +218,7 @@ class BaseScoreDiffusion(FlowDensity):
     coordinates_ = FromModel(lambda model: model.embedding.metric)
     """Coordinates of the metric."""
     warp_ = FromModel(lambda model: model.embedding.metric.columns.warp)
-    """Maps of single columns, by their indices; None where the metric maps none."""
+    """Maps of single columns, by their indices; None if the metric maps no column."""
     hull_ = FromModel(lambda model: model.embedding.hull)
     """Affine hull in which the flow runs."""
     base_ = FromModel(lambda model: model.data.base)
@@ -329,8 +329,8 @@ class BaseScoreDiffusion(FlowDensity):
         NotFittedError
             If `fit` was not called.
         TypeError, ValueError
-            If both or none of `X` and `n_samples` are passed, either does not fit, the solver is
-            stochastic and `X` is passed, or with `shards`.
+            If both or none of `X` and `n_samples` are passed, if one of them is not valid, if `X` is
+            passed and the solver is stochastic, or with `shards`.
 
         Notes
         -----

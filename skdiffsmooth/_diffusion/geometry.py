@@ -52,7 +52,7 @@ class Geometry:
 
     @property
     def periods(self) -> np.ndarray | None:
-        """Periods (r,) of the hull coordinates, 0 where one has none; None where no column has one."""
+        """Periods (r,) of the hull coordinates, 0 for one without; None if no column has a period."""
         periods = self.metric.periods
         return None if periods is None else np.abs(self.hull.basis.T) @ periods
 

@@ -31,7 +31,7 @@ class HeldOutRows(NamedTuple):
 
 
 class Fold:
-    """Training rows in the coordinates of a metric, and the rows at which models of them are scored."""
+    """Training rows in the coordinates of a metric, and the rows at which their models are scored."""
 
     def __init__(
         self,

@@ -198,9 +198,9 @@ class DiffusionModel:
     def leave_one_out_log_density(
         self, resources: Resources, own_weights: np.ndarray | None = None
     ) -> np.ndarray:
-        """Return the log-density (n_points,) of each point if its weight is reduced by `own_weights`.
+        """Return the log-density (n_points,) at each point if its weight is reduced by `own_weights`.
 
-        None stands for all of the weight.
+        None removes all of the weight.
         """
         model = self if own_weights is None else self._with_copies_apart(own_weights)
         points, residual, exclude = model._excluded_points()

@@ -1,4 +1,4 @@
-"""Distributions that draws of a posterior are proposed from: mixtures of Gaussian kernels.
+"""Proposal distributions for draws of a posterior: mixtures of Gaussian kernels.
 
 A mixture of kernels N(c_i, S^2) times the likelihood L of y = A x + e, e Gaussian with covariance R, is
 a mixture of Gaussians again:

@@ -148,7 +148,7 @@ class ParsedParameters:
 def parse_parameters(
     params: Mapping[str, Any], kernel: KernelChoice, n_features: int
 ) -> ParsedParameters:
-    """Return the parameters of a diffusion estimator after checking `params`, that of `get_params`."""
+    """Return the parameters of a diffusion estimator, from the dict of `get_params`, after checks."""
     tol = _resolve_tol(params["tol"])
     base = resolve_base(params["base"])
     if base is not None:
@@ -202,7 +202,7 @@ def check_suits_periods(parsed: ParsedParameters, periods: np.ndarray) -> None:
 
 
 def parse_resources(params: Mapping[str, Any], dtype: str) -> Resources:
-    """Return device, dtype, memory limit and workers after checking `params`, that of `get_params`."""
+    """Return device, dtype, memory limit and workers, from the dict of `get_params`, after checks."""
     return Resources(
         Backend.from_params(params["device"], dtype),
         check_real("memory_limit", params["memory_limit"], hint="It is in MiB."),
@@ -265,7 +265,7 @@ def noise_for(noise: str | NoiseProcess, variance: float) -> NoiseProcess:
 
 
 def _instance(name: str, value: Any, protocol: Any, names: Any, module: str) -> Any:
-    """Return `value` after checking its protocol; messages list the `names` that are valid, too."""
+    """Return `value` after checking its protocol; the error lists the `names` that are also valid."""
     if isinstance(value, type) or not isinstance(value, protocol):
         raise TypeError(
             f"{name}={value!r} has type {type(value).__name__}; expected one of "

@@ -128,7 +128,7 @@ class TrainingData:
         return self.columns.warped(self.points, self.weights, self.units, self.whole)
 
     def columns_for(self, metric: Metric) -> ColumnSpace | None:
-        """Return the scales, relations and maps of columns in a metric; None if it has none of them."""
+        """Return the scales, relations and maps of columns in a metric; None if it uses none of them."""
         if self.table is not None:
             columns = self.table.columns_for(metric)
             return None if columns is None else columns.of_rows(self.points, self.weights)

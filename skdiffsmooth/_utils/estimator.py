@@ -245,8 +245,8 @@ class DensityOfColumnsMixin(DensityEstimatorMixin):
             If `given` or `columns` is not a collection of columns.
         ValueError
             If X is not finite or has another number of features, if `given` or `columns` does not fit
-            the columns of X, where given values have density zero, or where the notes of the class say
-            so.
+            the columns of X, if given values have density zero, or in cases that the notes of the class
+            list.
 
         Warns
         -----
@@ -294,7 +294,7 @@ class DensityOfColumnsMixin(DensityEstimatorMixin):
             If `fit` was not called.
         TypeError, ValueError
             If `n_samples` is not a positive integer, `random_state` is not a seed, `given` does not fit
-            the columns or has values of density zero, or where the notes of the class say so.
+            the columns or has values of density zero, or in cases that the notes of the class list.
 
         Warns
         -----
@@ -339,7 +339,7 @@ class DensityOfColumnsMixin(DensityEstimatorMixin):
 
 
 class DistanceDensityMixin(DensityOfColumnsMixin):
-    """The mixin for densities that compute distances between rows: their squares must be finite."""
+    """The mixin for densities that compute distances between rows, whose squares must be finite."""
 
     points_: Any  # (n_points, n_features)
     weights_: Any  # (n_points,)

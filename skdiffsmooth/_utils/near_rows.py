@@ -133,7 +133,7 @@ def _float32_pairs(points: np.ndarray) -> np.ndarray:
 
 
 def _near_pairs(z: np.ndarray) -> np.ndarray:
-    """Return pairs (k, 2) of rows of z (n, d) that a gap in the distances separates from others."""
+    """Return pairs (k, 2) of rows of z (n, d) that are copies by a gap in the distances to others."""
     tree = cKDTree(z)
     n_rows = int(np.clip(_MOST_DISTANCES / z.size, *_ROWS))
     rows = np.linspace(0, len(z) - 1, min(len(z), n_rows)).round().astype(np.intp)
@@ -153,7 +153,7 @@ def _near_pairs(z: np.ndarray) -> np.ndarray:
 class _Gaps(NamedTuple):
     """The widest gap among the distances of each of n rows to its nearest neighbours."""
 
-    share: np.ndarray  # The distance (n,) before the gap over that behind it
+    share: np.ndarray  # Ratio (n,) of the distance before the gap to the one after it
     length: np.ndarray  # The distance (n,) before the gap
     n_copies: np.ndarray  # Number (n,) of neighbours before the gap
     neighbors: np.ndarray  # Indices (n, k) of the neighbours, by distance

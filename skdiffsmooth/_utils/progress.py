@@ -60,7 +60,7 @@ _LINES.addHandler(_OnStandardError())
 
 
 def log_line(text: str) -> None:
-    """Log a line of progress, which the user wants to see."""
+    """Log a line of progress, at the level INFO."""
     _LINES.info("%s", text)
 
 
@@ -123,7 +123,10 @@ _TASK: ContextVar[tuple[Any, Any] | None] = ContextVar("_TASK", default=None)
 
 @contextmanager
 def reporting(owner: Any, action: str, n_rows: float) -> Iterator[None]:
-    """Report the progress of the outermost call, a method of `owner`, as its `verbose` says."""
+    """Within the block, report the progress of a call of a method of `owner`, if it is the outermost.
+
+    The attribute `verbose` of `owner` decides how.
+    """
     verbose = check_integer("verbose", getattr(owner, "verbose", 0), minimum=0)
     outer = _PROGRESS.get()
     if outer is not None and (outer.verbose or not verbose):
@@ -142,7 +145,7 @@ def reporting(owner: Any, action: str, n_rows: float) -> Iterator[None]:
 
 
 class Loop:
-    """Counts the rounds of a loop; call it after each. `size` is that of the present round."""
+    """A counter of the rounds of a loop, to call after each; `size` is that of the present round."""
 
     def __init__(self, total: float) -> None:
         self.done, self.total, self.size = 0.0, float(total), 1.0

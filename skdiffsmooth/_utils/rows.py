@@ -340,7 +340,7 @@ class MergedRows:
 
     @cached_property
     def precision(self) -> ColumnPrecision:
-        """How precisely the columns were recorded; of a part, those of the whole table."""
+        """How precisely the columns were recorded; for a part of a table, those of the whole table."""
         table = whole_table()
         if table is None:
             return column_precision(self.points, self.weights)
@@ -351,7 +351,7 @@ class MergedRows:
 
     @property
     def whole(self) -> WholeTable | None:
-        """The table of which these rows are a part that shares its relations, or None."""
+        """The table of which these rows are a part with the same relations, or None."""
         return shared_relations(self.periods)
 
     def warn(self, names: np.ndarray | None = None, *, sets_scales: bool = False) -> None:
@@ -431,7 +431,7 @@ def _merge_equal(X: np.ndarray, weight: np.ndarray) -> tuple[np.ndarray, np.ndar
     # Weights of 1e300 must not overflow in their sum; a power of two scales them without rounding.
     scaled = np.ldexp(weight[kept], -np.frexp(weight.max())[1])
     weights = np.bincount(inverse, weights=scaled, minlength=len(points))
-    # A weight underflows beside one 300 orders of magnitude larger, and is negligible in every sum.
+    # A weight underflows if another is 300 orders of magnitude larger; it is negligible in every sum.
     positive = weights > 0
     index = np.full(len(X), -1)
     index[kept] = np.where(positive, np.cumsum(positive) - 1, -1)[inverse]

@@ -124,7 +124,7 @@ class ProcessGroup(Shards):
 
 
 def resolve_shards(shards: Any) -> Shards:
-    """Return the exchange of values that the parameter `shards` names: "distributed" or None."""
+    """Return the exchange of values for the parameter `shards`, which is "distributed" or None."""
     if shards is None:
         return ONE_PROCESS
     hint = "Or pass None, if all training rows are in this process."

@@ -17,7 +17,7 @@ import numpy as np
 LARGEST = 1e150
 # Differences and sums of larger values may overflow.
 LARGEST_VALUE = 2.0**1000
-# Values of most parameters random_state beside integers, for messages.
+# Values that most parameters random_state accept besides integers, for messages.
 _OTHER_SOURCES = ", a numpy RandomState, or None"
 
 
