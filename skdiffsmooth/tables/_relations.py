@@ -14,21 +14,21 @@ import numpy as np
 from .._coordinates.columns import ColumnSpace
 from .._utils.warnings import warn_user
 
-# A column is in a relation if its part of it, in standard deviations, is at least this: of an exact one,
-# and of one up to rounding.
+# A column is in a relation if its coefficient times its standard deviation exceeds this fraction of the
+# largest one: in an exact relation, and in one up to rounding.
 _UNRELATED, _UNRELATED_CELLS = 1e-6, 0.1
-# Largest variance of a combination of norm one that is rounding alone, in squared cells: twice 1/12.
+# Largest variance, in squared cells, that is taken as due to rounding alone: twice 1/12.
 _VARIANCE = 1 / 6
-# Fewest cells in a standard deviation, and fewest rows for each column, with which a relation harms, and
-# is none by chance.
+# Relations up to rounding are sought among columns with more than this many cells in a standard
+# deviation, and with at least this many rows for each column, so that few arise by chance.
 _FEWEST_CELLS, _FEWEST_ROWS = 5, 5
 
 
 def warn_of_relations(names: Sequence[Any], values: np.ndarray, units: np.ndarray) -> None:
-    """Warn if columns (n, p), recorded in units (p,) or exact where these are 0, satisfy relations."""
+    """Warn if columns (n, p) of rounding widths `units` (p,), 0 if exact, satisfy linear relations."""
     varies = (values != values[0]).any(axis=0)
     if not varies.any():
-        # Columns of one value are reported as such.
+        # Columns of one value have a warning of their own.
         return
     distinct, counts = np.unique(values[:, varies], axis=0, return_counts=True)
     space, what = ColumnSpace.of(distinct, counts / counts.sum()), "exact relations"

@@ -345,8 +345,8 @@ def mutual_information(
     It is estimated from the distances between neighbouring draws, in which numbers are replaced by their
     normal scores, so that it does not depend on units. Columns with levels or atoms are allowed (Gao and
     others 2017); recorded values are moved at random within their cells, which does not change the
-    information and leaves no ties. For correlations of 0, 0.5, 0.9 and 0.99 of two Gaussian columns the bias is
-    below 0.025 nats at 2500 draws.
+    information and leaves no ties. For correlations of 0, 0.5, 0.9 and 0.99 of two Gaussian columns the
+    bias is below 0.025 nats at 2500 draws.
 
     Cost: that of the draws, and some microseconds for each.
 
