@@ -114,8 +114,8 @@ class TableColumns:
                                                   more is >= 0 and at most half of the highest
     other floats and durations: multiples of a    `Integer` from 0 on, in this unit
     unit that begin at 0 or at one unit
-    ... all above 0, of which 20 are expected     `Positive`
-    below it, or with a Gaussian logarithm
+    ... all above 0, though 20 were expected      `Positive`
+    below it, or with a near-Gaussian logarithm
     ... the same, and below 1 or 100              `Interval`
     ... a value at an end in 2 % of the rows      `Positive` or `Interval` with this atom and bound
     ... all others                                `Continuous`

@@ -422,8 +422,8 @@ class MixedDensity:
             }
             warn_user(
                 f"no training row has the given levels of {list(example)} together, such as {example} "
-                f"({counts[lacking].sum()} of {len(rows)} conditions): what is drawn or scored given "
-                "them rests on rows with other levels. Give fewer columns, or other levels."
+                f"({counts[lacking].sum()} of {len(rows)} conditions): draws and log-densities given "
+                "them are extrapolated from rows with other levels. Give fewer columns, or other levels."
             )
 
     # ------------------------------------------------------------------------------- draws

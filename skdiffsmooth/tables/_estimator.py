@@ -76,7 +76,7 @@ class TableDensity(TakesTables, DensityEstimatorMixin, BaseEstimator):
         continuous columns depend, which can take long. ``KDESampler("scott")``, with one bandwidth
         for each column, is the fastest for columns of different units.
     random_state : int, RandomState or None, default=None
-        Seed of `sample` and `impute` where the call passes none. With None every call differs.
+        Seed of `sample` and `impute` where a call passes none. With None every call draws other rows.
     new_levels : {"error", "missing"}, default="error"
         How a query with a new level, one that the column does not have, is treated. "error" raises
         ValueError. "missing" takes the cell as missing in the densities of the other columns, and gives
@@ -93,7 +93,7 @@ class TableDensity(TakesTables, DensityEstimatorMixin, BaseEstimator):
         missing cells. Print it to read them.
     lambdas_ : dict from column to float
         For each column with levels or atoms, the bandwidth, from 0 to 1, of its kernel in p(c), see
-        Notes: at 0 a training row gives weight to its own level only, at 1 the column is independent.
+        Notes: at 0 a training row gives weight to its own level only, at 1 columns are independent.
     parts_ : list of dict
         For each set of continuous columns with a density of its own: its `columns`; `rows`, the number
         of training rows; the fitted `density`; and `lambdas`, the bandwidths of the kernels of levels
@@ -122,9 +122,9 @@ class TableDensity(TakesTables, DensityEstimatorMixin, BaseEstimator):
     all levels.
 
     Log-densities are in nats, with respect to the counting measure for levels, atoms and recorded
-    values of columns with a unit (the probability of the cell, which is one unit wide), and to Lebesgue
-    measure in the units of the column for exact numbers. The density, summed over levels and cells and
-    integrated over exact numbers, is one. Compare only models with the same `base_measure_`.
+    values of columns with a unit (the probability of the cell, the interval of one unit about the
+    value), and to Lebesgue measure in the units of the column for exact numbers. The density, summed
+    over levels and cells and integrated over exact numbers, is one. Compare only models with the same `base_measure_`.
 
     The probability of a cell is its width times the mean density at 27 points of it, or at 17 or 31 if
     several columns have cells (up to nine times as many where errors exceed 0.2 nats). The density at

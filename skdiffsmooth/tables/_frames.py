@@ -524,8 +524,8 @@ def _read_numeric(
     if is_whole and np.any(np.abs(values[~missing]) > _LARGEST_INTEGER):
         raise ValueError(
             f"column {name!r} of X holds integers beyond 2**53, such as "
-            f"{values[~missing][np.argmax(np.abs(values[~missing]))]:.0f}, which floats cannot "
-            "tell apart; expected smaller ones. If it is an identifier, leave it out by "
+            f"{values[~missing][np.argmax(np.abs(values[~missing]))]:.0f}, which float64 does "
+            "not represent exactly; expected smaller ones. If it is an identifier, leave it out by "
             f"kinds={{{name!r}: None}}, or convert it to text."
         )
     return ColumnType(dtype, "number", is_whole), Cells("number", values, missing)

@@ -43,7 +43,7 @@ class DensityImputer(TakesTables, TransformerMixin, SavedWithVersion, BaseEstima
         Number of draws for "mean"; the standard error of a mean is the standard deviation of the cell's
         distribution divided by the square root of `n_draws`.
     random_state : int, RandomState or None, default=None
-        Seed of the draws. With an integer `transform` returns the same every time, with None not.
+        Seed of the draws. With an integer all calls of `transform` draw the same, with None they differ.
 
     Attributes
     ----------

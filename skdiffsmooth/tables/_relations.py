@@ -41,11 +41,11 @@ def warn_of_relations(names: Sequence[Any], values: np.ndarray, units: np.ndarra
         n_relations, related = _within_cells(values, units)
     if n_relations:
         warn_user(
-            f"the columns {[names[k] for k in related]} satisfy {n_relations} {what}: a total beside "
-            "its parts, shares that sum to one, a copy, an age beside two dates. Draws may break them, "
+            f"the columns {[names[k] for k in related]} satisfy {n_relations} {what}, such as a total "
+            "and its parts, shares that sum to one, a copy, or an age and two dates. Draws may break them, "
             "and log-densities of rows that satisfy them are too high by a constant, some 25 nats "
-            "for each, or, in columns with cells, too low. Leave out columns that others determine, "
-            "by kinds={column: None}."
+            "for each relation, or, in rounded columns, too low. Leave out columns that others "
+            "determine, by kinds={column: None}."
         )
 
 

@@ -388,7 +388,7 @@ def mutual_information(
         warn_user(
             f"the estimated error of the mutual information of {a!r} and {b!r} is {reached:.2g} nats "
             f"after {n} draws, and {error:g} was requested: one column may determine the "
-            "other, for which the mutual information is infinite. Take the value for a lower bound."
+            "other, for which the mutual information is infinite. Take the value as a lower bound."
         )
     return Estimate(max(value, 0.0), reached)
 
@@ -652,7 +652,7 @@ def _checked_number(n: int, name: str) -> int:
     """Return a number of draws, after checking that it is not too large."""
     if n > _MOST_DRAWS:
         raise ValueError(
-            f"{name} needs {n:.3g} draws, more than {_MOST_DRAWS}; expected at most these. Pass a "
+            f"{name} needs {n:.3g} draws, more than {_MOST_DRAWS}; expected at most that many. Pass a "
             "larger error, or probabilities further from 0 and 1."
         )
     return max(n, 100)
