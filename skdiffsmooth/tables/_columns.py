@@ -572,7 +572,7 @@ class TableColumns:
         return "\n".join(lines)
 
     def _mapped(self) -> list[Column]:
-        """Return the columns of numbers that have a bound."""
+        """Return the columns of numbers with one or two bounds, which are mapped to the line."""
         return [
             column
             for column in self.columns

@@ -60,7 +60,7 @@ class LevelKernel:
 
 
 def frequencies(levels: np.ndarray, weights: np.ndarray, n_levels: int) -> np.ndarray:
-    """Return the frequency (n_levels,) of each of levels (n,); half a row is added to each."""
+    """Return the frequency (n_levels,) of each level in `levels` (n,), with half a row added to each."""
     known = levels >= 0
     counts = np.bincount(levels[known], weights=weights[known], minlength=n_levels)
     a_row = weights @ one_row(weights) / weights.sum()

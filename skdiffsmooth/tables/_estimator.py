@@ -124,7 +124,8 @@ class TableDensity(TakesTables, DensityEstimatorMixin, BaseEstimator):
     Log-densities are in nats, with respect to the counting measure for levels, atoms and recorded
     values of columns with a unit (the probability of the cell, the interval of one unit about the
     value), and to Lebesgue measure in the units of the column for exact numbers. The density, summed
-    over levels and cells and integrated over exact numbers, is one. Compare only models with the same `base_measure_`.
+    over levels and cells and integrated over exact numbers, is one. Compare only models with the same
+    `base_measure_`.
 
     The probability of a cell is its width times the mean density at 27 points of it, or at 17 or 31 if
     several columns have cells (up to nine times as many where errors exceed 0.2 nats). The density at

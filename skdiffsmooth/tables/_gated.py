@@ -36,8 +36,8 @@ _OF_X = (0.1, 0.2, 0.35, 0.6, 1.0, 1.7, 3.0, np.inf)
 _OF_Y = (0.05, 0.08, 0.12, 0.18, 0.25, 0.35, 0.5, 0.7, 1.0)
 # Most left-out rows whose likelihood chooses the bandwidths, and passes over all coordinates.
 _MOST_JUDGES, _N_SWEEPS = 256, 4
-# A coordinate is linear above the geometric mean of the distances divided by one of these factors; the
-# largest logarithm that is used.
+# A mapped coordinate is linear in the distance above the geometric mean of the distances divided by one
+# of these factors; the largest logarithm that is used.
 _FACTORS, _LARGEST_LOG = (1.0, 4.0, 20.0), 600.0
 # Lower bound on one minus the leverage of a row, by which its left-out residual is divided.
 _LEAST_LEFT = 1e-6

@@ -42,8 +42,8 @@ def warn_of_relations(names: Sequence[Any], values: np.ndarray, units: np.ndarra
     if n_relations:
         warn_user(
             f"the columns {[names[k] for k in related]} satisfy {n_relations} {what}, such as a total "
-            "and its parts, shares that sum to one, a copy, or an age and two dates. Draws may break them, "
-            "and log-densities of rows that satisfy them are too high by a constant, some 25 nats "
+            "and its parts, shares that sum to one, a copy, or an age and two dates. Draws may break "
+            "them, and log-densities of rows that satisfy them are too high by a constant, some 25 nats "
             "for each relation, or, in rounded columns, too low. Leave out columns that others "
             "determine, by kinds={column: None}."
         )
