@@ -92,8 +92,8 @@ def points_of(
 ) -> np.ndarray:
     """Return the points (m, p) of a cell at which the density `part` is averaged.
 
-    There are fewer if they need integrals, and with `are_few`. Each of `n_refined` refinements triples
-    their number.
+    If marginals are integrals, there are fewer points where coordinates are missing, or with `are_few`.
+    Each of `n_refined` refinements triples their number.
     """
     if not (part.offsets * observed).any():
         return np.zeros((1, len(observed)))

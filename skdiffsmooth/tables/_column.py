@@ -70,7 +70,7 @@ class Column:
 
     @property
     def edges(self) -> tuple[float, float]:
-        """The bounds of the range in which the continuous part has a density."""
+        """The bounds of the range in which values that are no atoms have a density."""
         low, high = self.extremes
         if isinstance(self.kind, Integer):
             return low - self.lattice.unit / 2, high + self.lattice.unit / 2
@@ -78,7 +78,7 @@ class Column:
 
     @property
     def extremes(self) -> tuple[float, float]:
-        """The smallest and the largest value of the continuous part."""
+        """The smallest and the largest value that is no atom."""
         if not isinstance(self.kind, Numerical):
             return -math.inf, math.inf
         low, high = self.kind.bounds
@@ -100,7 +100,7 @@ class Column:
         return low, high
 
     def _may_be(self, bound: float) -> bool:
-        """Return whether the continuous part may have the value of a bound."""
+        """Return whether a value that is no atom may be equal to a bound."""
         kind = self.kind
         return isinstance(kind, Numerical) and not kind.is_open and bound not in kind.atoms
 

@@ -333,7 +333,7 @@ class TableColumns:
         Parameters
         ----------
         rows : EncodedTable
-            Levels and values. Without an index, rows are numbered; the name of the training index stays.
+            Levels and values. Without an index, rows are numbered; the index has the name in training.
 
         Returns
         -------

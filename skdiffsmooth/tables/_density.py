@@ -225,7 +225,7 @@ class MixedDensity:
                 of_gated, of_error = self._of_gated(group, levels[used], values[used])
                 result[used] += of_gated
                 error[used] = np.hypot(error[used], of_error)
-        # Rows of the same levels have one model, whatever is observed.
+        # Rows with the same levels have the same model, whichever coordinates are observed.
         for part, of_rows in of_parts.items():
             used = np.sort(np.concatenate(of_rows))
             of_part, of_error = self._of_part(part, levels[used], values[used], tolerance)
@@ -405,7 +405,7 @@ class MixedDensity:
         return results
 
     def warn_of_support(self, rows: EncodedTable) -> None:
-        """Warn if levels on which others are conditional are in no training row together."""
+        """Warn if there are rows whose given levels are in no training row together."""
         distinct, counts = np.unique(rows.levels, axis=0, return_counts=True)
         lacking = [
             k

@@ -126,7 +126,7 @@ class Numerical(Kind):
         """The lowest and the highest value that the column may hold."""
         return -math.inf, math.inf
 
-    # Whether the continuous part has values up to its bounds, but not the bounds themselves.
+    # Whether values that are no atoms are strictly between the bounds.
     is_open: ClassVar[bool] = False
 
 
