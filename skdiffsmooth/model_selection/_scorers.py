@@ -40,7 +40,7 @@ class _Scorer:
     _request: Any = None
 
     def set_score_request(self, *, sample_weight: bool | str | None) -> Any:
-        """Set whether a search passes sample weights to the scorer (True, False, or their name in `fit`)."""
+        """Set whether a search passes `sample_weight` to the scorer, or under which other name."""
         request = MetadataRequest(owner=repr(self))
         request.score.add_request(param="sample_weight", alias=sample_weight)
         self._request = request
