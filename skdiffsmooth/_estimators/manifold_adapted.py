@@ -103,8 +103,8 @@ class ManifoldAdaptedDiffusion(BaseScoreDiffusion):
 
     See Also
     --------
-    SmoothedScoreDiffusion : The same smoothing in all directions. skdiffsmooth.manifolds : Manifolds to
-    pass as `manifold`.
+    SmoothedScoreDiffusion : The same smoothing in all directions.
+    skdiffsmooth.manifolds : Manifolds to pass as `manifold`.
 
     Notes
     -----

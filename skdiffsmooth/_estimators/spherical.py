@@ -120,8 +120,8 @@ class SphericalScoreDiffusion(DensityEstimatorMixin, BaseEstimator):
 
     See Also
     --------
-    SmoothedScoreDiffusion : For ordinary and for periodic columns. CoarseScoreDiffusion : For rows near
-    a surface that is learned from them.
+    SmoothedScoreDiffusion : For ordinary and for periodic columns.
+    CoarseScoreDiffusion : For rows near a surface that is learned from them.
 
     Notes
     -----

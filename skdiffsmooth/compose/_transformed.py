@@ -110,8 +110,9 @@ class TransformedDensity(PosteriorMixin, DensityOfColumnsMixin, BaseEstimator):
 
     See Also
     --------
-    sample : Draws from pipelines and searches, too, as arrays or data frames. change_of_variables : The
-    registry of transformers. sklearn.compose.TransformedTargetRegressor : The same idea for regression.
+    sample : Draws from pipelines and searches, too, as arrays or data frames.
+    change_of_variables : The registry of transformers.
+    sklearn.compose.TransformedTargetRegressor : The same idea for regression.
 
     Notes
     -----

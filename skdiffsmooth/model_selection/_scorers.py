@@ -248,8 +248,8 @@ def hyvarinen_score(estimator: Any, X: Any, y: Any = None, sample_weight: Any = 
 
     See Also
     --------
-    make_hyvarinen_scorer : The same on rows with noise. denoising_score : Weights noise scales as the
-    likelihood does.
+    make_hyvarinen_scorer : The same on rows with noise.
+    denoising_score : Weights noise scales as the likelihood does.
 
     Notes
     -----
@@ -310,8 +310,8 @@ def denoising_score(estimator: Any, X: Any, y: Any = None, sample_weight: Any = 
 
     See Also
     --------
-    make_denoising_scorer : The same with your own levels and number of draws. hyvarinen_score : Faster,
-    but depends on the finest scales only.
+    make_denoising_scorer : The same with your own levels and number of draws.
+    hyvarinen_score : Faster, but depends on the finest scales only.
 
     Notes
     -----
