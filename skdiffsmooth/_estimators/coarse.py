@@ -120,8 +120,8 @@ class CoarseScoreDiffusion(PosteriorMixin, DistanceDensityMixin, BaseEstimator):
         Replaces the local polynomials: an object of `skdiffsmooth.manifolds`, or any object with a
         method ``project(X)`` that returns rows of shape (n, d). Without a method `tangent` there are
         samples but no log-densities, and `switch_scale` must be a number. An estimator that is not
-        fitted is cloned and fitted. `degree`, `n_components` and `n_neighbors` then have no effect. It
-        is in units of X, so `metric` must be "euclidean".
+        fitted is cloned and fitted. `degree`, `n_components` and `n_neighbors` then have no effect. The
+        manifold must be in units of X, and `metric` "euclidean".
     n_nodes : int or "auto", default="auto"
         Quadrature nodes along the normal space of each query at ``bandwidth=0``, an even number.
         "auto" is a Gauss-Hermite grid, 12 in one normal direction and 12 x 12 in two, and at

@@ -115,7 +115,7 @@ class ColumnKernels:
         if len(outside):
             raise ValueError(
                 f"given values of {len(outside)} rows (first: row {outside[0]}) have density zero under "
-                f"the compact kernel={self.kernel!r}, so nothing is known of the other columns. Use "
+                f"the compact kernel={self.kernel!r}, so the other columns have no distribution. Use "
                 "kernel='gaussian', a larger bandwidth, or drop those rows."
             )
 

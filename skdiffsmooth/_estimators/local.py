@@ -1,4 +1,4 @@
-"""LocalScoreDiffusion: the score of each column is computed from a group of columns near it."""
+"""LocalScoreDiffusion: the score of each column is computed from its own group of columns."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _STEPS_A_LEVEL = 2
 
 
 class LocalScoreDiffusion(FlowDensity):
-    """Diffusion whose score for each column is computed from the columns near it: for images and series.
+    """Diffusion in which the score of each column depends on a group of columns only, such as a patch.
 
     For rows whose columns have positions: images, series, spectra. The score of a pixel is computed from
     the patch around it only, and each patch weights the training rows by its own similarity to them, so
@@ -57,8 +57,8 @@ class LocalScoreDiffusion(FlowDensity):
     ----------
     bandwidth : float or "auto", default="auto"
         Standard deviation of the noise left at the end of the reverse process, in units of X. "auto"
-        has the highest leave-one-out likelihood. It is at most 0.7 of the root mean square of the
-        columns' standard deviations, and at least 0.001 of it, and not in levels where the denoisers
+        has the highest leave-one-out likelihood. It is at most 0.7 and at least 0.001 of the root mean
+        square of the columns' standard deviations, and above the noise levels where the denoisers
         remove less than 1 % of the noise.
     sigma : float, default=0.0
         Standard deviation of Gaussian offsets that the local score is averaged over, in units of X. 0:
@@ -107,9 +107,9 @@ class LocalScoreDiffusion(FlowDensity):
         deviation along any direction.
     n_levels : int or "auto", default="auto"
         Number of intervals of the noise range, each with groups, weights and offsets of its own. With
-        ``bandwidth="auto"`` it counts from the lowest bandwidth that is compared to the terminal scale;
-        the levels above the chosen bandwidth are kept (``noise_levels_.n_levels``). "auto" is 3.5 for
-        each factor e.
+        ``bandwidth="auto"`` it is the number between the lowest bandwidth that is compared and the
+        terminal scale; only levels above the chosen bandwidth are kept (``noise_levels_.n_levels``).
+        "auto" is 3.5 for each factor e.
     n_steps : int or "auto", default="auto"
         Number of steps of the solver, rounded up to a multiple of the number of levels. "auto" is two
         for each level.

@@ -66,7 +66,7 @@ class ShiftedImages(NamedTuple):
 
 def resolve_shifts(shifts: Any, image_shape: Any, center: np.ndarray) -> ShiftedImages | None:
     """Return the shifted images of the parameter `shifts`, None for 0; `image_shape` was checked."""
-    hint = "Pass 0 for patches of fixed places, 1 for those one pixel away too."
+    hint = "Pass 0 to compare patches at the same position, 1 for those one pixel away too."
     shifts = check_integer("shifts", shifts, minimum=0, hint=hint)
     if not shifts:
         return None

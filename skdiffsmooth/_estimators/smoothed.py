@@ -150,9 +150,10 @@ class SmoothedScoreDiffusion(BaseScoreDiffusion):
     node_rule : {"sobol", "gauss-hermite"}, default="sobol"
         How the kernel's nodes are chosen in each noise level. "sobol": mirrored quasi-random nodes with
         the kernel's covariance; for the isotropic Gaussian kernel in r = 3 to 64 dimensions (3 to 10
-        with a `base`) randomly rotated frames, of 2 r nodes for each of several radii, with which
-        divergences are computed from log-densities in a fraction of the time. "gauss-hermite": a grid,
-        for one to three directions; accurate where noise is not much smaller than `sigma`.
+        with a `base`) randomly rotated frames (2 r nodes at one radius on orthogonal axes, for several
+        radii), with which divergences are computed from log-densities in a fraction of the time.
+        "gauss-hermite": a grid, for one to three directions; accurate where noise is not much smaller
+        than `sigma`.
     terminal : {"empirical", "gaussian"}, default="empirical"
         The distribution that the reverse process starts from: the data with noise, or a Gaussian about
         their mean, as in research code.
@@ -287,11 +288,12 @@ class SmoothedScoreDiffusion(BaseScoreDiffusion):
 
     **Columns that depend on one another.** A direction of the scaled columns in which no row varies is
     an exact relation, such as a constant, a copy, or a total beside its parts, if there are more rows
-    than the dimension of their hull plus one. Along them the density is Gaussian with the width of
-    rounding, 2^14 float64 steps at the largest value of a column, whatever the bandwidth is. So draws
-    satisfy relations to rounding, and log-densities of rows that satisfy them are high by a constant:
-    some 25 nats for each relation. They are comparable between models with the same relations. With
-    fewer rows, the bandwidth applies in directions in which no row varies, in scaled columns.
+    than the dimension of their hull plus one. In these directions the density is Gaussian with the
+    width of rounding, 2^14 float64 steps at the largest value of a column, whatever the bandwidth is.
+    So draws satisfy relations to rounding, and log-densities of rows that satisfy them are high by a
+    constant: some 25 nats for each relation. They are comparable between models with the same
+    relations. With fewer rows, the bandwidth applies in directions in which no row varies, in scaled
+    columns.
 
     In the Euclidean metric features should have comparable units: put a StandardScaler before. Where
     the covariance of the data differs between regions, a Gaussian mixture as `base` is often better.

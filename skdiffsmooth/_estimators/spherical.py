@@ -214,7 +214,7 @@ class SphericalScoreDiffusion(DensityEstimatorMixin, BaseEstimator):
         rows.warn_of_near_rows()
         if len(rows.points) < 2 and None in (bandwidth, sigma, given):
             raise ValueError(
-                "X has 1 distinct row, of which nothing can be left out to choose bandwidth, sigma and "
+                "X has 1 distinct row, so no row can be left out to choose bandwidth, sigma and "
                 "background; expected several. Pass numbers, such as bandwidth=0.1, sigma=0.0 and "
                 "background=0.0, or more rows."
             )

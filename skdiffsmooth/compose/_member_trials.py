@@ -72,9 +72,9 @@ class MemberTrials:
         skipped = [name for k, (name, _) in enumerate(self.members) if k not in tried]
         if skipped:
             warn_user(
-                f"time_limit={time_limit:g} s was over after {len(self.log_densities)} of "
+                f"time_limit={time_limit:g} s was reached after {len(self.log_densities)} of "
                 f"{len(indices)} members; not tried: {', '.join(skipped)}. Raise time_limit, or put the "
-                "members first that matter most."
+                "most important members first."
             )
 
     def results(self) -> tuple[list[str], list[Any], np.ndarray]:

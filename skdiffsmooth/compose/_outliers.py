@@ -309,7 +309,7 @@ class DensityOutlierDetector(OutlierMixin, DensityEstimatorMixin, BaseEstimator)
         if n_known:
             warn_user(
                 f"{n_known} of {len(checked)} rows of X are training rows, at which the density has "
-                "kernels of its own: their columns are reported as too usual. Fit the detector on the "
+                "a kernel each: their columns seem less unusual than they are. Fit the detector on the "
                 "other rows to attribute these."
             )
         given_others = getattr(unwrap(self.estimator_), "_given_others", self._given_others)

@@ -356,7 +356,7 @@ class DensityStacking(PosteriorMixin, DensityOfColumnsMixin, BaseEstimator):
         """The measure of log-densities by column, if members are densities of tables."""
         if self._table_ is None:
             raise AttributeError(
-                "base_measure_ is of a stack that is fitted and whose members are densities of tables."
+                "base_measure_ exists only if the members are densities of tables."
             )
         return self._table_.base_measure
 

@@ -151,7 +151,7 @@ def implied_smoothing(
     std = math.sqrt(rows.var(axis=0).mean())
     if not std > 0 and (noise_scales is None or isinstance(family, str)):
         raise ValueError(
-            f"X has 1 distinct row among {len(rows)}, whose scores are alike for every sigma and size; "
+            f"X has 1 distinct row among {len(rows)}, whose score is the same for every sigma and size; "
             "expected several. Pass the rows of which the score was learned, or a mapping as family "
             "and noise_scales."
         )
