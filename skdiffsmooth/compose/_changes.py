@@ -174,8 +174,8 @@ def change_of_variables(transformer: Any) -> ChangeOfVariables:
     """Return a fitted transformer as a change of variables.
 
     To add a class of transformers call ``change_of_variables.register(cls)(function)``, where
-    `function` takes a fitted transformer and returns a `ChangeOfVariables` (example there). A method
-    ``log_abs_det_jacobian(X)`` of the transformer takes precedence over it.
+    `function` takes a fitted transformer and returns a `ChangeOfVariables`; see that class for an
+    example. A method ``log_abs_det_jacobian(X)`` of the transformer takes precedence over `function`.
 
     Parameters
     ----------

@@ -125,9 +125,9 @@ class DensityOutlierDetector(OutlierMixin, DensityEstimatorMixin, BaseEstimator)
 
     ``contamination="auto"`` assumes that log-densities below their lower quartile q have an exponential
     tail, which is exact for a normal distribution in two dimensions. The quartile and the octile o of
-    the held-out log-densities determine the tail, and one percent of it is below the threshold:
-    ``offset_ = q - 4.64 * (q - o)``. Of normally distributed rows it flags 1.3 % in one dimension, 1 %
-    in two and 0.6 % in ten; docs/evidence/compose.md has measured rates.
+    the held-out log-densities determine the tail, and the threshold is where one percent of all rows
+    would be lower: ``offset_ = q - 4.64 * (q - o)``. Of normally distributed rows it flags 1.3 % in one
+    dimension, 1 % in two and 0.6 % in ten; docs/evidence/compose.md has measured rates.
 
     Densities of folds are fitted to fewer rows than the final density, so held-out log-densities, and
     the false-alarm rate, are slightly too low.

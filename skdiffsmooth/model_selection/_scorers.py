@@ -220,8 +220,8 @@ def hyvarinen_score(estimator: Any, X: Any, y: Any = None, sample_weight: Any = 
 
     The value is ``-E[ div s + |s|^2 / 2 ]`` over the rows, with the model's score s at its bandwidth.
     Up to a constant that depends on the data only, it is minus half the mean squared distance between
-    the scores of model and data. It costs one field evaluation with divergence, where a likelihood
-    takes ``2 * n_steps_``.
+    the scores of model and data. It costs one field evaluation with divergence; a likelihood takes up
+    to ``2 * n_steps_``.
 
     Parameters
     ----------
@@ -315,8 +315,8 @@ def denoising_score(estimator: Any, X: Any, y: Any = None, sample_weight: Any = 
 
     Notes
     -----
-    Costs 24 field evaluations for each row, without divergences. A likelihood takes ``2 * n_steps_``
-    evaluations with divergences, each about ``(r + 2) / 2`` times slower in r dimensions.
+    Costs 24 field evaluations for each row, without divergences. A likelihood takes up to ``2 *
+    n_steps_`` evaluations with divergences, each about ``(r + 2) / 2`` times slower in r dimensions.
 
     References
     ----------
