@@ -186,9 +186,9 @@ class CoarseScoreDiffusion(PosteriorMixin, DistanceDensityMixin, BaseEstimator):
     samples are distributed as F(x) = P(x) + (b / s)(x - P(x)), x ~ p, and `score_samples` gives
     their density:
 
-    - b > 0: with respect to Lebesgue measure, ``p(x) / |det dF/dx|`` at the one x of which F(x) is
-      the query. It is -inf where no such x exists: beyond b / s times the distance at which the
-      fibre leaves the manifold's reach, on the inner side of a bend.
+    - b > 0: with respect to Lebesgue measure, ``p(x) / |det dF/dx|`` at the x with F(x) equal to
+      the query. It is -inf where no such x exists: on the inner side of a bend, farther from the
+      manifold than b / s times the distance up to which projections are unique there.
     - b = 0: with respect to k-dimensional volume, **at the projection of the query**: the integral over
       the normal space of p times the Jacobian of normal coordinates (the tube formula), over
       points that project there. The distance of the query from the manifold has no effect; use

@@ -344,8 +344,8 @@ class KDESampler(PosteriorMixin, DistanceDensityMixin, BaseEstimator):
     def leave_one_out_log_density(self, own_weights: Any = None) -> np.ndarray:
         """Return the log-density of each training point under the estimate from all other points.
 
-        The bandwidth is `bandwidth_`; ``bandwidth="loo"`` maximises the weighted mean of these
-        values. Costs as much as scoring the points once.
+        The bandwidth is `bandwidth_`; ``bandwidth="loo"`` maximises the weighted mean of these values.
+        It takes as long as scoring the points once.
 
         Parameters
         ----------
@@ -426,7 +426,7 @@ class KDESampler(PosteriorMixin, DistanceDensityMixin, BaseEstimator):
         return self._by_columns("given or columns").log_density(X, scored, given)
 
     def _by_columns(self, what: str) -> ColumnKernels:
-        """Return the kernels by columns; an error names `what`, the parameters of the query."""
+        """Return the `ColumnKernels`; an error names `what`, the parameters of the query."""
         self._check_euclidean(what)
         return ColumnKernels(
             self.points_,
@@ -450,7 +450,7 @@ class KDESampler(PosteriorMixin, DistanceDensityMixin, BaseEstimator):
         return metric.columns.unscaled(scaled)
 
     def _prior(self, what: str) -> tuple[JointDensity, float]:
-        """See `PosteriorMixin`; a Gaussian estimate in the Euclidean metric gives its own kernels."""
+        """See `PosteriorMixin`; a Gaussian KDE in the Euclidean metric has its kernels as proposals."""
         is_gaussian = self.kernel_ == "gaussian" and self.periods_ is None
         if not (is_gaussian and self.coordinates_.is_euclidean):
             return super()._prior(what)

@@ -59,7 +59,7 @@ class ColumnKernels:
     def draw(
         self, columns: np.ndarray, values: np.ndarray, rng: np.random.RandomState
     ) -> np.ndarray:
-        """Return one row (n, d) for each row of values (n, k) of some columns."""
+        """Return rows (n, d) drawn given values (n, k) of some columns."""
         self._warn_of_support(values, columns)
         n, d = len(values), self.points.shape[1]
         scale = self.bandwidth[columns]

@@ -95,7 +95,7 @@ def choose_mixtures(
     resources: Resources,
     seed: int,
 ) -> tuple[tuple[LevelMixture, ...], np.ndarray]:
-    """Return the mixture of each level, and its error (n_levels,) in units of that of no denoising.
+    """Return the mixture of denoisers of each level, and its error (n_levels,) over the noise variance.
 
     If the denoisers of one of the `n_optional` lowest levels remove too little of the noise, that level
     and all below it are dropped. Errors are means over columns that vary, and NaN if there is only one

@@ -65,10 +65,7 @@ class LocalParameters(NamedTuple):
 
     @classmethod
     def of(cls, params: Mapping[str, Any], unit: float) -> LocalParameters:
-        """Check all parameters that do not depend on the columns, passed as those of `get_params`.
-
-        The scales are divided by a unit.
-        """
+        """Return the checked parameters from those of `get_params`; scales are divided by `unit`."""
         terminal_scale = check_terminal_scale(params["terminal_scale"])
         bandwidth = check_bandwidth(params["bandwidth"], "X", names=("auto",))
         width = params["width"]

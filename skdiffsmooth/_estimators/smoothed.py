@@ -103,9 +103,9 @@ class SmoothedScoreDiffusion(BaseScoreDiffusion):
         bandwidth^2 I added to each covariance. See docs/guide/bases.md.
     noise : {"ve", "ou"} or NoiseProcess, default="ve"
         The forward process: variance exploding, or Ornstein-Uhlenbeck at the rate that keeps the data's
-        largest variance. With the latter the data shrink while noise is added, so that the same
-        `sigma` grows in units of X. Scales of noise (`bandwidth`, `terminal_scale`) are relative to
-        the data either way.
+        largest variance. With the latter the data shrink while noise is added, so that a constant
+        `sigma` is a growing scale in units of X. Scales of noise (`bandwidth`, `terminal_scale`) are
+        relative to the data either way.
     tol : float or "auto", default="auto"
         Accuracy of log-densities, in nats: the largest root mean square error over rows, as estimated.
         It determines `n_nodes`, `n_levels` and `n_steps` where they are "auto" and, above 10 000
@@ -159,9 +159,9 @@ class SmoothedScoreDiffusion(BaseScoreDiffusion):
         their mean, as in research code.
     terminal_scale : float or "auto", default="auto"
         Noise scale sqrt(v_T) at the start of the reverse process, in units of the metric. "auto" is the
-        largest of 3 sigma (at the bandwidth, where it is a function), 2 bandwidth, and the data's
-        widest standard deviation or, if that is less, 8 sigma: more noise makes the effect of the
-        smoothing negligible. It is never less than the data's standard deviation where `sigma` is a
+        largest of 3 sigma (its value at the bandwidth, if it is a function), 2 bandwidth, and the
+        smaller of 8 sigma and the data's widest standard deviation: with more noise the effect of
+        smoothing is negligible. It is never less than the data's standard deviation where `sigma` is a
         function, `noise` shrinks the data, or `terminal` is "gaussian".
     random_state : int, RandomState or None, default=None
         Seed of `sample` where its call passes none, and of the node sets. None draws anew at every call
@@ -199,9 +199,9 @@ class SmoothedScoreDiffusion(BaseScoreDiffusion):
     metric_ : str, float or ndarray
         The metric used.
     settings_ : dict
-        `metric`, `bandwidth`, `sigma` and `background` as parameters: an estimator with these chooses
-        nothing and is the same model. Scales that were chosen are multiples of h, such as "0.85h", and
-        suit other data.
+        `metric`, `bandwidth`, `sigma` and `background` as parameters: an estimator with these fits the
+        same model without comparisons. Chosen scales are multiples of h, such as "0.85h", so that they
+        also suit other data.
     not_compared_ : dict
         For each of these parameters that was "auto" and was not chosen by likelihood: the reason.
     periods_ : ndarray of shape (n_features,) or None
@@ -222,10 +222,11 @@ class SmoothedScoreDiffusion(BaseScoreDiffusion):
     background_ : float
         Weight of the background.
     tail_bound_ : TailBound or None
-        Lower bound of log-densities where there is a background. For any rows, ``score_samples(X) >=
-        -constant - (degrees + n_features) * log(1 + distances(X))``, with its attributes `constant` in
-        nats and `degrees`, the degrees of freedom of the t distribution, and its method `distances`,
-        from the center in units of fitted scales, of mapped columns where the metric maps some.
+        Lower bound of log-densities; None without a background. For any rows, ``score_samples(X) >=
+        -constant - (degrees + n_features) * log(1 + distances(X))``. Its attributes are `constant`, in
+        nats, and `degrees`, the degrees of freedom of the t distribution; its method `distances`
+        returns distances from the center in units of fitted scales (of mapped columns, if the metric
+        maps some).
     kernel_ : Smoothing
         The smoothing kernel in coordinates of the hull. Where it has nodes, ``kernel_.nodes(level)``
         returns them.
@@ -236,7 +237,7 @@ class SmoothedScoreDiffusion(BaseScoreDiffusion):
     solver_ : Solver
         The solver used.
     n_steps_ : int
-        Number of steps of the solver; of an adaptive one, the fewest.
+        Number of steps of the solver; for an adaptive solver, the smallest number.
     n_nodes_ : int
         The number of nodes used.
     node_error_ : float

@@ -1,4 +1,4 @@
-"""`find_modes`: the local maxima of a fitted density, with their Hessians and basins."""
+"""`find_modes`: the local maxima of a fitted density, with eigenvalues of its Hessian."""
 
 from __future__ import annotations
 

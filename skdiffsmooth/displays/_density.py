@@ -362,7 +362,7 @@ def _panels(n_columns: int) -> list[tuple[int, ...]]:
 
 
 def _levels_of_mass(x: np.ndarray, y: np.ndarray, log_density: np.ndarray) -> list[float]:
-    """Return the log-densities above which 90 % and 50 % of the mass on a grid are, in this order."""
+    """Return the two log-densities above which a grid has 90 % and 50 % of its mass, in this order."""
     cells = np.outer(np.gradient(x), np.gradient(y)) * np.exp(log_density)
     order = np.argsort(log_density, axis=None)[::-1]
     mass = np.cumsum(cells.ravel()[order])

@@ -114,7 +114,7 @@ class DenoisingScorer(_Scorer):
 def make_hyvarinen_scorer(
     noise_variance: float = 0.0, *, n_pairs: int = 1, random_state: int = 0
 ) -> HyvarinenScorer:
-    """Make a scorer that returns minus the score-matching loss of noised rows.
+    """Make a scorer that returns minus the score-matching loss on rows with noise.
 
     It costs one evaluation of the score field for each row and noise draw (without noise, for each
     row).
