@@ -78,7 +78,7 @@ def test_members_are_all_densities_of_tables(fitted):
     with pytest.raises(TypeError, match="member 'kde' of type KDESampler is no density of tables"):
         DensityStacking([("table", density(0.3)), ("kde", KDESampler())]).fit(table())
     with pytest.raises(TypeError, match="needs a density of numbers"):
-        fitted.log_evidence(LinearObservation([[1.0]], [0.0], noise=1.0))
+        fitted.log_evidence(LinearObservation([[1.0, 0.0, 0.0]], [0.0], noise=1.0))
 
 
 def test_prefit_members_and_searches():
