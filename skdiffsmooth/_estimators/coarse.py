@@ -132,7 +132,7 @@ class CoarseScoreDiffusion(PosteriorMixin, DistanceDensityMixin, BaseEstimator):
     dtype : {"float64", "float32"}, default="float64"
         Precision of these sums; results are float64 arrays either way.
     memory_limit : float, default=1024
-        Bound on temporaries, in MiB.
+        Largest size of temporary arrays, in MiB.
 
     Attributes
     ----------

@@ -138,7 +138,7 @@ class KDESampler(PosteriorMixin, DistanceDensityMixin, BaseEstimator):
     dtype : {"float64", "float32"}, default="float64"
         Precision of the computation; results are float64 arrays either way.
     memory_limit : float, default=1024
-        Bound on temporaries, in MiB.
+        Largest size of temporary arrays, in MiB.
     rtol : float, default=1e-12
         Largest relative error of a density, at most 0.5, in `score_samples`, `energy` and
         `leave_one_out_log_density`, beside rounding. It has an effect from 20 000 distinct rows on, in

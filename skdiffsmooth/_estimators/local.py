@@ -127,7 +127,7 @@ class LocalScoreDiffusion(FlowDensity):
     dtype : {"float64", "float32"}, default="float64"
         Precision of the computation (see Notes); results are float64 arrays either way.
     memory_limit : float, default=1024
-        Bound on temporaries, in MiB. It can be set after `fit`.
+        Largest size of temporary arrays, in MiB. It can be set after `fit`.
 
     Attributes
     ----------

@@ -38,7 +38,7 @@ __all__ = ["LocalParameters", "columns_as_they_are", "fit_local_scores"]
 # "auto" compares, and the terminal scale; then the least terminal scale over the widest standard
 # deviation.
 _LOWEST, _HIGHEST, _TERMINAL, _TERMINAL_WIDEST = 0.001, 0.7, 4.0, 2.0
-# Levels for each unit of log(scale), and levels between two bandwidths that are compared.
+# Number of noise levels for each unit of log(scale), and distance in levels of compared bandwidths.
 _LEVELS_A_UNIT, _LEVELS_APART = 3.5, 2
 # Standard deviation of the background, in units of the same root mean square.
 _BACKGROUND_STD = 3.0

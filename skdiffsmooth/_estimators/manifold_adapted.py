@@ -114,10 +114,11 @@ class ManifoldAdaptedDiffusion(BaseScoreDiffusion):
 
     Projections on a known manifold are unique within its reach only. Offsets fade out between half and
     all of ``reach * sqrt(c)``, at distances measured in the manifold's affine hull, in which it has
-    codimension c. For c = 1 the projections of moved points do not jump; in many dimensions hardly any
-    noise points to centres of curvature, so noise does not stop the smoothing. If `reach` is None, half
-    of the value of `estimate_reach` at up to 1000 rows is used. A manifold without derivative gives no
-    log-densities, and its offsets do not fade out, as in the paper's experiments.
+    codimension c. So for c = 1 the projections of moved points do not jump. The limit grows with c,
+    since in many dimensions hardly any noise points to centres of curvature, so that noise does not
+    stop the smoothing. If `reach` is None, half of the value of `estimate_reach` at up to 1000 rows is
+    used. A manifold without derivative gives no log-densities, and its offsets do not fade out, as in
+    the paper's experiments.
 
     A LocalPolynomialManifold has waves if rows are noisy and neighbours are few, and its projections
     jump where its curvature is largest. With sigma below 0.6 of the distance at which offsets are zero

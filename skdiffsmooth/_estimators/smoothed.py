@@ -111,9 +111,9 @@ class SmoothedScoreDiffusion(BaseScoreDiffusion):
         It determines `n_nodes`, `n_levels` and `n_steps` where they are "auto" and, above 10 000
         distinct rows, how far points may be merged. ``error_`` is the error reached, and `fit` warns if
         it is above `tol`. "auto" limits only the error due to nodes, to 0.2 nats with at most 512
-        nodes, and does not warn; errors are then 0.01 to 0.06 on ordinary tables, and some thousandths
-        in means. A smaller number takes more time: 0.05 up to five times as much, 0.02 five to thirty
-        times (docs/evidence/accuracy.md).
+        nodes, and warns only where sigma is many bandwidths; errors of single rows are then 0.01 to
+        0.06 on ordinary tables, and errors of means some thousandths. A smaller number takes more time:
+        0.05 up to five times as much, 0.02 five to thirty times (docs/evidence/accuracy.md).
     solver : {"auto", "heun", "multistep", "adaptive", "euler", "euler-maruyama", \
             "predictor-corrector"} or Solver, default="auto"
         Solver of the flow's differential equation. "multistep" takes one evaluation of the score a
@@ -132,14 +132,15 @@ class SmoothedScoreDiffusion(BaseScoreDiffusion):
         result. "auto" is 6 for each factor e between bandwidth and terminal scale, and at least 16 in
         all, if the isotropic Gaussian kernel acts on the training rows in 3 to 64 dimensions; otherwise
         8 and at least 32, with a Parzen base 16 and 32, with a mixture 32 and 64. Levels where sigma is
-        more than five times the noise scale have more steps, up to 32 times as many and 256 in all.
-        That keeps the error of means below some thousandths of a nat where sigma is at most 20
-        bandwidths; `fit` warns where nodes and steps together do not suffice for 0.2 nats a row. A
+        more than five times the noise scale have more steps, up to 32 times as many and 256 in all. The
+        error of mean log-densities is then below some thousandths of a nat where sigma is at most 20
+        bandwidths; `fit` warns if the estimated error of nodes and steps exceeds 0.2 nats a row. A
         number is used unchanged for all rows.
     n_levels : int or "auto", default="auto"
         Number of intervals of the noise range, each with its own nodes. It is part of the model: with
-        more levels the errors of finitely many nodes average out. "auto" is the number of `n_steps`
-        (more where `tol` needs them); ``noise_levels_.n_levels`` is the result.
+        more levels the errors of finitely many nodes average out. "auto" is one level for each step of
+        ``n_steps="auto"``, without the additional steps at large sigma (more levels where `tol` needs
+        them); ``noise_levels_.n_levels`` is the result.
     n_nodes : int or "auto", default="auto"
         Number of nodes (offsets that the score is averaged over) in each noise level: an even number
         or, for "gauss-hermite", an upper limit (at least two an axis). Not used with an OffsetsKernel,
@@ -173,7 +174,7 @@ class SmoothedScoreDiffusion(BaseScoreDiffusion):
     dtype : {"float64", "float32"}, default="float64"
         Precision of the computation; results are float64 arrays either way.
     memory_limit : float, default=1024
-        Bound on temporaries, in MiB, of each worker. It can be set after `fit`.
+        Largest size of temporary arrays, in MiB, for each worker. It can be set after `fit`.
     n_jobs : int or None, default=None
         Number of joblib workers that share the rows of `sample` and of log-densities. None is one,
         or that of a ``joblib.parallel_config``; -1 is all cores. One worker already uses several

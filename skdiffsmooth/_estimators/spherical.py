@@ -95,7 +95,7 @@ class SphericalScoreDiffusion(DensityEstimatorMixin, BaseEstimator):
         Number of steps of Heun's method in the logarithm of the noise scale. More of them lower the
         error.
     memory_limit : float, default=1024
-        Bound on temporaries, in MiB.
+        Largest size of temporary arrays, in MiB.
 
     Attributes
     ----------

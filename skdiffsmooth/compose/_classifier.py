@@ -200,7 +200,7 @@ class DensityClassifier(ClassifierMixin, DensityEstimatorMixin, BaseEstimator):
     def predict(self, X: Any, *, columns: Any = None) -> np.ndarray:
         """Return the most probable class (n_samples,) of each row, a label from ``classes_``.
 
-        `X`, `columns`, and what is raised, are those of `predict_log_proba`.
+        `X`, `columns` and the errors are those of `predict_log_proba`.
         """
         log_proba = self.predict_log_proba(X, columns=columns)
         return self.classes_[log_proba.argmax(axis=1)]
@@ -209,7 +209,7 @@ class DensityClassifier(ClassifierMixin, DensityEstimatorMixin, BaseEstimator):
     def predict_proba(self, X: Any, *, columns: Any = None) -> np.ndarray:
         """Return the probabilities (n_samples, n_classes) of the classes, in the order of ``classes_``.
 
-        `X`, `columns`, and what is raised, are those of `predict_log_proba`.
+        `X`, `columns` and the errors are those of `predict_log_proba`.
         """
         return np.exp(self.predict_log_proba(X, columns=columns))
 
@@ -261,7 +261,7 @@ class DensityClassifier(ClassifierMixin, DensityEstimatorMixin, BaseEstimator):
         """Return the log-odds of the second class, or with more classes `predict_log_proba`.
 
         The shape is (n_samples,) or (n_samples, n_classes), as in scikit-learn's discriminant analyses.
-        They still rank rows whose probabilities are rounded to 0 or 1. `X`, and what is raised, are
+        They still rank rows whose probabilities are rounded to 0 or 1. `X` and the errors are
         those of `predict_log_proba`.
         """
         log_proba = self.predict_log_proba(X)

@@ -258,7 +258,7 @@ class DensityOutlierDetector(OutlierMixin, DensityEstimatorMixin, BaseEstimator)
     def decision_function(self, X: Any) -> np.ndarray:
         """Return ``score_samples(X) - offset_`` (n_samples,) in nats, negative for outliers.
 
-        `X`, and what is raised, are those of `score_samples`.
+        `X` and the errors are those of `score_samples`.
         """
         return self.score_samples(X) - self.offset_
 
@@ -266,7 +266,7 @@ class DensityOutlierDetector(OutlierMixin, DensityEstimatorMixin, BaseEstimator)
     def predict(self, X: Any) -> np.ndarray:
         """Return -1 for outliers and 1 for inliers, (n_samples,).
 
-        `X`, and what is raised, are those of `score_samples`.
+        `X` and the errors are those of `score_samples`.
         """
         return np.where(self.decision_function(X) < 0, -1, 1)
 

@@ -263,7 +263,7 @@ class SmoothedScoreDiffusionCV(DensityEstimatorMixin, BaseEstimator):
     def score_samples(self, X: Any, *, given: Any = None, columns: Any = None) -> np.ndarray:
         """Return the log-density (n_samples,) of rows under the best settings, in nats.
 
-        `X`, `given`, `columns`, and what is raised, are those of `SmoothedScoreDiffusion.score_samples`.
+        `X`, `given`, `columns` and the errors are those of `SmoothedScoreDiffusion.score_samples`.
         """
         if given is not None or columns is not None:
             return self._best().score_samples(X, given=given, columns=columns)
@@ -275,7 +275,7 @@ class SmoothedScoreDiffusionCV(DensityEstimatorMixin, BaseEstimator):
     ) -> np.ndarray:
         """Return draws (n_samples, n_features) under the best settings, in units of X.
 
-        The parameters, and what is raised, are those of `SmoothedScoreDiffusion.sample`.
+        The parameters and the errors are those of `SmoothedScoreDiffusion.sample`.
         """
         return self._best().sample(n_samples, random_state, given=given)
 
@@ -283,7 +283,7 @@ class SmoothedScoreDiffusionCV(DensityEstimatorMixin, BaseEstimator):
     def leave_one_out_log_density(self, own_weights: Any = None) -> np.ndarray:
         """Return the leave-one-out log-densities (n_points,) of ``best_estimator_``, in nats.
 
-        `own_weights`, and what is raised, are as in the method of `SmoothedScoreDiffusion`.
+        `own_weights` and the errors are as in the method of `SmoothedScoreDiffusion`.
         """
         return self._best().leave_one_out_log_density(own_weights)
 
