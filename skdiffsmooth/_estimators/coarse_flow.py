@@ -63,8 +63,8 @@ class CoarseFlow:
     weights: np.ndarray  # Their weights (n_points,)
     hull: AffineHull
     manifold: Any  # Rows are projected to it; None: they move to posterior means
-    switch_scale: float  # s, in units of X
-    bandwidth: float  # b, in units of X
+    switch_scale: float  # s, in the units of `points`
+    bandwidth: float  # b, in the units of `points`
     residual_scale: float | None  # Distance of rows from the manifold in each normal direction
     n_nodes: int
     backend: Backend
@@ -149,7 +149,7 @@ class CoarseFlow:
             return self._kde_log_density(foot)
         nodes, weights = self._nodes(r - k)
         normals = np.linalg.qr(tangent, mode="complete")[0][:, :, k:]
-        # The standard deviation of p along the fibre: that of the rows, plus the noise.
+        # The standard deviation of p in normal directions: that of the rows, plus the noise.
         assert self.residual_scale is not None
         width = math.hypot(self.switch_scale, self.residual_scale)
         x = foot[:, None] + width * nodes @ normals.transpose(0, 2, 1)

@@ -29,7 +29,8 @@ _MOST_ROWS, _MOST_COLUMNS = 256, 24
 # A row is denoised with the covariance of the rows in other folds; otherwise, with few rows and many
 # columns, the best density would have zero width across their affine hull.
 N_FOLDS = 5
-# Levels below the first one where denoisers remove less than this fraction of the noise are dropped.
+# The highest optional level where denoisers remove less than this fraction of the noise is dropped,
+# with all levels below it.
 _LEAST_GAIN = 0.01
 # Most denoisers of a mixture, and the least increase of its error if any one of them is removed.
 _MOST_PARTS, _LEAST_LOSS = 3, 5e-3

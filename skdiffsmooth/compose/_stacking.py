@@ -45,7 +45,7 @@ __all__ = ["DensityStacking"]
 _FITS_OF_FAMILY = 40
 # Bounds of the number of held-out rows. k weights fitted to n rows lose about k / 2n nats a row, so few
 # rows suffice. The time to score a row grows with the square of the number of columns; above 64 columns
-# the number of rows is divided by as much (docs/evidence/local.md).
+# the number of rows is reduced by the same factor (docs/evidence/local.md).
 _MOST_HELD_OUT, _LEAST_HELD_OUT, _COLUMNS_OF_ALL = 2000, 200, 64
 
 

@@ -36,11 +36,11 @@ from ._members import (
 )
 from ._unconditional import draw, draw_through
 
-# Draws that estimate how much mass of the density is inside the range of a transformer that does
-# not reach all of R^d. The standard error is sqrt(m * (1 - m) / 4096) for mass m: 0.004 nats where
-# a twentieth is outside. If the first 512 draws are all inside, the rest are not drawn: an outside
-# mass of 0.4 % is missed one time in eight, and draws of a diffusion cost more than its fit. The
-# seed is fixed, so that a search compares candidates on the same draws.
+# Numbers of draws that estimate the mass of the density inside the range of a transformer that is not
+# onto R^d, and their seed. The standard error is sqrt(m * (1 - m) / 4096) for mass m: 0.004 nats where
+# a twentieth is outside. If the first 512 draws are all inside, the rest are not drawn: an outside mass
+# of 0.4 % is missed one time in eight, and draws of a diffusion cost more than its fit. The seed is
+# fixed, so that a search compares candidates on the same draws.
 FIRST_DRAWS, MORE_DRAWS, MASS_SEED = 512, 3584, 0
 # The fits of these do not depend on how often a row occurs.
 UNWEIGHTED = (MinMaxScaler, MaxAbsScaler, FunctionTransformer, FrozenEstimator)

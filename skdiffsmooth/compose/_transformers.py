@@ -266,7 +266,7 @@ class _PCA(ChangeOfVariables):
         if transformer.whiten:
             # This keeps rounding errors of components without variance small.
             self.scales = np.maximum(stds, _LEAST_STD * size)
-            # scikit-learn divides by eps or more.
+            # scikit-learn divides by the standard deviation, but at least by eps.
             self.factors = np.maximum(stds, np.finfo(np.float64).eps) / self.scales
 
     def image(self, X: np.ndarray) -> np.ndarray:
