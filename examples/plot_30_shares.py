@@ -4,7 +4,7 @@ Shares that sum to one
 
 **What you see here**: what to do with columns that determine one another. The costs of 158 American
 producers of electricity in 1970 (Christensen and Greene 1976) are split into labour, capital and fuel;
-two of these shares give the third. Columns that are free take their place, and drawn shares are
+two of these shares give the third. The page replaces them by two free columns; drawn shares are then
 positive and sum to one.
 """
 
