@@ -6,11 +6,11 @@ for each to build/mutants-0.jsonl, and prints the share that tests detect with i
 survivors. A second run continues where the first ended, with the files that have not changed; a count
 of 0 prints only. With --seed 1 others are drawn, for an estimate that no test was written for: tests
 that are written for the survivors of a sample make its share too high. With --again survivors are tried
-once more.
+once more, with --limit for longer.
 
 A mutant meets first the tests of its wing, the shortest first, then all others that run its line, until
-one fails or LIMIT seconds of CPU are used: whatever survives these counts as survivor. A test that fails
-without the fault too is left out.
+one fails or as many seconds of CPU as --limit says are used: whatever survives these counts as survivor.
+A test that fails without the fault too is left out.
 All processes are forked from one that has loaded the libraries, so that a mutant takes a few seconds.
 """
 
@@ -42,8 +42,8 @@ from scipy.stats import binomtest
 ROOT = Path(__file__).resolve().parent.parent
 # Which test runs which line, and the durations of the tests: see `make coverage`.
 CONTEXTS, DURATIONS = ROOT / "build" / "coverage", ROOT / "build" / "tests.xml"
-# Seconds of CPU for the tests of one mutant, and what a mutant that is out of time may take.
-LIMIT, LONGEST = 10, 60
+# Seconds of CPU for the tests of one mutant, and how many more a mutant may take before it is stopped.
+LIMIT, MORE = 10, 50
 DETECTED = "detected", "out of time"
 # What the first process loads, and no code of the package.
 LIBRARIES = "torch pandas scipy.stats sklearn.mixture sklearn.utils.estimator_checks hypothesis"
@@ -264,8 +264,8 @@ def apply(file, tree):
 class Run:
     """A plugin that runs chosen tests until one fails, and writes the outcome to a pipe."""
 
-    def __init__(self, tests, own, pipe):
-        self.tests, self.own, self.pipe = tests, own, pipe
+    def __init__(self, tests, own, pipe, limit):
+        self.tests, self.own, self.pipe, self.limit = tests, own, pipe, limit
 
     def pytest_runtestloop(self, session):
         items = in_order(self.tests, session.items, self.own)
@@ -275,14 +275,14 @@ class Run:
             if session.testsfailed:
                 result = ["detected", item.nodeid]
                 break
-            if time.process_time() - began > LIMIT:
+            if time.process_time() - began > self.limit:
                 result = ["survived the limit", None]
                 break
         os.write(self.pipe, json.dumps(result).encode())
         os._exit(0)
 
 
-def attempt(tests, own, session, change):
+def attempt(tests, own, session, limit, change):
     """Run tests in a fork of this process, after a change; return the outcome and the failed test."""
     reader, writer = os.pipe()
     child = os.fork()
@@ -291,11 +291,11 @@ def attempt(tests, own, session, change):
         null = os.open(os.devnull, os.O_RDWR)
         for stream in range(3):
             os.dup2(null, stream)
-        used = int(time.process_time())
-        resource.setrlimit(resource.RLIMIT_CPU, (used + LONGEST, used + LONGEST))
+        last = int(time.process_time()) + limit + MORE
+        resource.setrlimit(resource.RLIMIT_CPU, (last, last))
         try:
             change()
-            run = Run(tests, own, writer)
+            run = Run(tests, own, writer, limit)
             if session is not None:
                 run.pytest_runtestloop(session)
             files = sorted({name.partition("::")[0] for name, _ in tests})
@@ -309,7 +309,7 @@ def attempt(tests, own, session, change):
     began = time.monotonic()
     while os.waitpid(child, os.WNOHANG) == (0, 0):
         time.sleep(0.02)
-        if time.monotonic() > began + 30 * LONGEST:
+        if time.monotonic() > began + 30 * (limit + MORE):
             os.kill(child, signal.SIGKILL)
     with contextlib.suppress(ProcessLookupError):
         os.killpg(child, signal.SIGKILL)  # workers that it started
@@ -323,31 +323,31 @@ def attempt(tests, own, session, change):
     return result
 
 
-def outcome(file, tree, place, own, session, fails_without):
+def outcome(file, tree, place, own, session, limit, fails_without):
     """Return what became of a mutant, and the test that detected it."""
     tests = tests_of(file, place)
     if not tests:
         return ["in no test", None]
     while True:
         tests = {(name, phase) for name, phase in tests if not fails_without.get(name)}
-        end, test = attempt(tests, own, session, lambda: apply(file, tree))
+        end, test = attempt(tests, own, session, limit, lambda: apply(file, tree))
         if end != "detected" or test == "import":
             return end, test
         if test not in fails_without:
             fails_without[test] = (
-                attempt({(test, "call")}, own, session, lambda: None)[0] != "survived"
+                attempt({(test, "call")}, own, session, limit, lambda: None)[0] != "survived"
             )
         if not fails_without[test]:
             return end, test
 
 
-def run_mutants(mutants, results, session=None):
+def run_mutants(mutants, results, limit, session=None):
     """Run mutants, and write a line for each to a file."""
     fails_without = {}
     for wing, file, index in mutants:
         tree, place, before, after = mutated(file, index)
         began = [resource.getrusage(resource.RUSAGE_CHILDREN), time.process_time()]
-        end, test = outcome(file, tree, place, WINGS[wing][1], session, fails_without)
+        end, test = outcome(file, tree, place, WINGS[wing][1], session, limit, fails_without)
         now = resource.getrusage(resource.RUSAGE_CHILDREN)
         used = now.ru_utime + now.ru_stime - began[0].ru_utime - began[0].ru_stime
         used += time.process_time() - began[1]
@@ -361,13 +361,13 @@ def run_mutants(mutants, results, session=None):
 class Mutants:
     """A plugin that runs mutants in forks of the process that has collected all tests."""
 
-    def __init__(self, mutants, results):
-        self.mutants, self.results = mutants, results
+    def __init__(self, mutants, results, limit):
+        self.mutants, self.results, self.limit = mutants, results, limit
 
     def pytest_runtestloop(self, session):
         loaded_functions()
         gc.freeze()  # forks then share the memory
-        run_mutants(self.mutants, self.results, session)
+        run_mutants(self.mutants, self.results, self.limit, session)
         return True
 
 
@@ -444,6 +444,7 @@ if __name__ == "__main__":
     parser.add_argument("--wings", nargs="+", choices=WINGS, default=list(WINGS))
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--again", action="store_true")
+    parser.add_argument("--limit", type=int, default=LIMIT)
     arguments = parser.parse_args()
     os.chdir(ROOT)
     results = ROOT / "build" / f"mutants-{arguments.seed}.jsonl"
@@ -460,7 +461,9 @@ if __name__ == "__main__":
             importlib.import_module(name)
         at_import = [m for m in todo if not mutated(*m[1:])[1][2]]
         # These need a process that has not loaded the package yet.
-        run_mutants(at_import, results)
+        run_mutants(at_import, results, arguments.limit)
         rest = [m for m in todo if m not in at_import]
-        pytest.main([*PYTEST, "tests", "skdiffsmooth"], plugins=[Mutants(rest, results)])
+        pytest.main(
+            [*PYTEST, "tests", "skdiffsmooth"], plugins=[Mutants(rest, results, arguments.limit)]
+        )
     report(read(results))

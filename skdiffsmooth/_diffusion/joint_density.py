@@ -26,12 +26,12 @@ from .model import DiffusionModel
 from .settings import Resources
 from .source import NoisedData
 
-# Relations are narrow if rounding along them moves rows by less than this, in bandwidths: log-densities
-# then change by the square of it.
+# Relations are narrow if rounding along them moves rows by less than this, in bandwidths; log-densities
+# then change by about its square.
 _NARROW = 1e-3
 
 
-# Centers of proposals for a density that is known by its draws.
+# Number of centers of proposals, where these are draws of the density.
 N_CENTERS = 1024
 
 
@@ -43,7 +43,7 @@ _MEMORY_LIMIT = 256.0
 class JointDensity:
     """A joint density of rows origin + y @ axes, with the kernels of its proposals.
 
-    These rows are those of X, or what the maps of some columns make of them.
+    If `warp` is given, these are the rows of X after some columns were mapped.
     """
 
     # Maps rows (n, d) to log-densities (n,) in nats, per unit of X
@@ -186,10 +186,10 @@ class JointDensity:
     def log_density_without_relations(
         self, columns: np.ndarray, values: np.ndarray
     ) -> np.ndarray | None:
-        """Return log-densities (n,) of values (n, k) of columns that determine all others.
+        """Return log-densities (n,) of values (n, k) of columns that determine all others, else None.
 
-        They do where relations are as many as other columns, and so narrow that the density is constant
-        across them: then their Gaussian factor integrates to one. Otherwise None is returned.
+        They do if there are as many relations as other columns, and the joint density is constant over
+        rounding errors along them: their Gaussian factor then integrates to one.
         """
         d = len(self.origin)
         if not self.n_relations or d - len(columns) != self.n_relations:
@@ -214,7 +214,7 @@ def _with_images(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return points (N, r) with their images in the windows of `log_windowed`, and windowed weights.
 
-    With equal weights two thirds of the draws would be effective, for each free column.
+    With equal weights of images, only two thirds of the draws would be effective per free column.
     """
     for column in np.flatnonzero(periods):
         images = points[:, column, None] + periods[column] * np.array([-1.0, 0.0, 1.0])

@@ -1,4 +1,4 @@
-"""The arrays of a mixture of Gaussians with one covariance each: the fitted form of a base."""
+"""Arrays of a mixture of Gaussians, each with its own covariance: the fitted form of a base."""
 
 from __future__ import annotations
 

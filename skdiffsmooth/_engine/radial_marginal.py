@@ -22,7 +22,7 @@ from .radial_kernels import RadialKernel
 # Gauss-Legendre nodes of the integral, and cells of the tables that distances are drawn from.
 _N_NODES = 48
 _N_CELLS = 512
-# Of a kernel without an edge: the decay of its profile, in nats, up to which it is integrated.
+# A kernel that is not compact is integrated up to a decay of its profile by at least this many nats.
 _DECAY = 50.0
 
 
@@ -48,7 +48,7 @@ def log_marginal_kernel(kernel: RadialKernel, rho: np.ndarray, d: int, n_free: i
 def sample_free_offsets(
     kernel: RadialKernel, rng: np.random.RandomState, rho: np.ndarray, n_free: int
 ) -> np.ndarray:
-    """Draw offsets (n, n_free) in the free columns at distances rho (n,) in the others."""
+    """Draw offsets (n, n_free) in the free columns, given distances rho (n,) in the other columns."""
     limit = _largest_radius(kernel, rho, n_free)
     edges = np.linspace(0, 1, _N_CELLS + 1)
     middle = (edges[1:] + edges[:-1]) / 2

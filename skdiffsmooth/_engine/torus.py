@@ -1,10 +1,10 @@
 """Posterior moments of noised points on a torus times lines, by products of wrapped Gaussians.
 
 The heat kernel of a torus is the product of those of circles (`periodic.py`). So the images of a point
-are independent in each coordinate, and its posterior has in coordinate j the mean and the variance of
+are independent in each coordinate, and their posterior has in coordinate j the mean and the variance of
 one wrapped Gaussian: the work is proportional to the number of coordinates, where sums over images
 grow exponentially. At low noise two images on either side are summed, else the series; above a scale of
-one period the coordinate is uniform. What is left out is below 1e-10 of a kernel (5e-9 where it is
+one period the coordinate is uniform. The relative error of a kernel is below 1e-10 (5e-9 where it is
 uniform).
 """
 
@@ -47,7 +47,7 @@ def _wrapped_gaussian(t: torch.Tensor, ratio: float) -> _Wrapped:
     if ratio < _SERIES_FROM:
         others, first, second = (torch.zeros_like(t) for _ in range(3))
         for k in range(-_N_IMAGES, _N_IMAGES + 1):
-            # A smaller term is no difference from one.
+            # Other terms are below the rounding of one.
             if k and abs(k) * (abs(k) - 1) < 80 * ratio**2:
                 term = (k * t).sub_(k**2 / 2).div_(ratio**2).clamp_(min=-700.0).exp_()
                 others += term
@@ -74,7 +74,7 @@ def _wrapped_gaussian(t: torch.Tensor, ratio: float) -> _Wrapped:
 
 
 class _Pairs(NamedTuple):
-    """Posteriors of N points at B positions, each of which is the posterior of an image."""
+    """Posterior weights of N points at B positions, and moments of the images of each point."""
 
     weights: torch.Tensor  # Weights (B, N) of the points
     log_density: torch.Tensor  # Logarithms (B,) of densities

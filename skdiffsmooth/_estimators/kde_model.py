@@ -1,4 +1,4 @@
-"""Kernels at points as densities of the engine, in units of the bandwidth."""
+"""The density of a kernel density estimate as an object of `_engine`, in units of the bandwidth."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def curvatures(bandwidth: Any) -> np.ndarray:
 
 
 def units_of(kernel: str, bandwidth: Any) -> Any:
-    """Return the unit of each column: the bandwidth, or a power of two if the kernel divides by it."""
+    """Return the divisor of the columns: the bandwidth, or `unit_for` it for non-Gaussian kernels."""
     return bandwidth if kernel == "gaussian" or np.ndim(bandwidth) else unit_for(bandwidth)
 
 
@@ -35,13 +35,13 @@ def sort_into_boxes(
 
 
 def _scale(kernel: str, bandwidth: Any) -> float:
-    """Return the bandwidth in `units_of`."""
+    """Return the bandwidth divided by `units_of`."""
     is_one = kernel == "gaussian" or np.ndim(bandwidth)
     return 1.0 if is_one else float(bandwidth / unit_for(bandwidth))
 
 
 def origin_of(points: np.ndarray, periods: np.ndarray | None) -> np.ndarray:
-    """Return what is subtracted from points (n, d) first: a row, but 0 where columns have periods."""
+    """Return the origin (d,) of the coordinates: a typical row, but 0 in periodic columns."""
     origin = typical_row(points)
     return origin if periods is None else np.where(periods > 0, 0.0, origin)
 

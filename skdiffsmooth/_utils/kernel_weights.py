@@ -11,7 +11,7 @@ from .periods import wrapped
 
 # Images of a kernel at whole periods are left out where they are below exp(-LOG_EPS) of the nearest.
 LOG_EPS = math.log(1e10)
-# Scales in periods from which on a wrapped kernel is uniform, up to a share of 2 exp(-2 pi^2) = 5e-9.
+# Scale, in periods, above which a wrapped kernel is uniform, up to a fraction 2 exp(-2 pi^2) = 5e-9.
 UNIFORM = 1.0
 
 

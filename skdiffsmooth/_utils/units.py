@@ -26,7 +26,7 @@ def common_unit(rows: np.ndarray, ordinary: int = _ORDINARY) -> float:
 
 
 def column_norms(matrix: np.ndarray) -> np.ndarray:
-    """Return the Euclidean norms of the columns of a matrix, of whatever size they are."""
+    """Return the Euclidean norms of the columns of a matrix, without overflow or underflow."""
     units = [unit_for(size) for size in np.abs(matrix).max(axis=0, initial=0.0)]
     return units * np.linalg.norm(matrix / units, axis=0)
 

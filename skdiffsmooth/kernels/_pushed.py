@@ -71,7 +71,7 @@ class _PushedScore(MovedScore):
         *,
         with_derivative: bool,
     ) -> tuple[torch.Tensor, Derivative | None]:
-        """Move queries along the copy of the manifold that is translated to them."""
+        """Return positions on the copy of the manifold translated to each query, with derivatives."""
         moved = self._project(projection.foot[:, None] + offsets, with_derivative=with_derivative)
         shift = moved.foot - projection.foot[:, None]
         factor, slope = self._fading_factor(x - projection.foot)
@@ -107,7 +107,7 @@ class _PushedScore(MovedScore):
         return factor, -12 * (progress * (1 - progress))[:, None] * direction / self.fading
 
     def _project(self, z: torch.Tensor, *, with_derivative: bool) -> _Projection:
-        """Project positions (..., r), and return derivatives if requested."""
+        """Return the projections of positions (..., r), with derivatives if requested."""
         flat = z.flatten(0, -2)
         if not with_derivative:
             nothing = z.new_empty(*z.shape, 0)
@@ -152,9 +152,9 @@ class LevelSetScore(_PushedScore):
     Pi(z_m) to z_m and r the distance of x: the normal turns with the manifold, and the kernel stays on
     a level set of the distance as in Farghly et al. 2025, eq. 10.
 
-    The paper pushes x + xi_m. At a distance r below the kernel's scale these positions are on all sides
-    of the manifold alike. That is right for log-densities, but scores of opposite sides cancel and
-    no longer pull to the manifold, and where x + xi_m crosses a hypersurface its normal flips: with
+    The paper moves x + xi_m, not z_m. At a distance r below the kernel's scale these are on all sides of
+    the manifold alike. That is right for log-densities, but scores of opposite sides cancel and no
+    longer point to the manifold, and where x + xi_m crosses a hypersurface its normal flips: with
     fixed nodes the field jumps there, and its flow is not invertible (on a circle of 12 points 0.4 of
     the mass was lost). At z_m, at a distance of about r, the normal is that of x, moved along the
     manifold. Near the medial axis z_m may be near the manifold again: keep the offsets well below the
@@ -223,7 +223,7 @@ def _unit(vectors: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def _divide(numerator: torch.Tensor, denominator: torch.Tensor) -> torch.Tensor:
-    """Divide by the denominator, or by one where it is zero."""
+    """Return the quotient, with one as the denominator where it is zero."""
     return numerator / denominator.masked_fill(denominator == 0, 1.0)
 
 

@@ -1,4 +1,4 @@
-"""Distances between rows, of all pairs in tiles, or of the nearest neighbours."""
+"""Distances between rows: of all pairs, in tiles, or to the nearest neighbours."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def distance_tiles(X: np.ndarray, Y: np.ndarray) -> Iterator[tuple[slice, np.nda
         sizes = np.einsum("ij,ij->i", x, x)[:, None] + y_squares
         squares = sizes - 2 * x @ Y.T
         first, second = np.nonzero(squares <= CLOSE * sizes)
-        # In slices, for all pairs are close where rows are equal.
+        # In slices, since all pairs are close if all rows are equal.
         for some in slices_within(len(first), 24 * X.shape[1], MEMORY_LIMIT):
             differences = x[first[some]] - Y[second[some]]
             squares[first[some], second[some]] = np.einsum("ij,ij->i", differences, differences)

@@ -250,3 +250,11 @@ def test_a_field_cannot_change_the_rows():
     X = rows(10, 2)
     expected = np.mean(np.sum(X**2, axis=1))
     assert fisher_divergence(X, greedy, lambda x: -x).value == pytest.approx(expected)
+
+
+def test_two_rows_of_each_sample_are_enough_for_a_test():
+    X = np.array([[0.0], [0.1]])
+    result = classifier_two_sample_test(X, X + 9, n_permutations=3, random_state=0)
+    assert 0 <= result.accuracy <= 1
+    with pytest.raises(ValueError, match="at least 2"):
+        classifier_two_sample_test(X[:1], X + 9)
