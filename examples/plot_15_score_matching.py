@@ -185,9 +185,9 @@ for name, stops in (("straight", (start, end)), ("through the centre", (start, [
 # Hessian and modes
 # -----------------
 # ``find_modes`` follows the score uphill from each row, then Newton's method on the model's own
-# density. Eigenvalues are those of the Hessian in bandwidths: -1 is a row that stands alone, and near 0
-# the density hardly changes. The kernel density estimate is a chain of peaks, the smoothed one a ridge:
-# fewer modes, and along the circle flatter ones.
+# density. Eigenvalues are those of the Hessian in bandwidths: -1 belongs to a row far from all others,
+# and near 0 the density hardly changes. The kernel density estimate is a chain of peaks, the smoothed
+# one a ridge: fewer modes, and along the circle flatter ones.
 for name, density in (("KDE", models["circle"][0]), (f"{ratios[every_second][k]} h", model)):
     modes = find_modes(density)
     across, along = modes.eigenvalues.mean(axis=0)
