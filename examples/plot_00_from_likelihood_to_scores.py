@@ -174,8 +174,8 @@ axes[1].legend()
 #           \tfrac12 D_F = \underbrace{\mathbb{E}_p\big[\operatorname{div} s + \tfrac12 |s|^2\big]
 #           }_{\text{Hyvarinen's loss}} + \tfrac12 \mathbb{E}_p |\nabla\log p|^2.
 #
-# The Fisher divergence compares scores. Integrated by parts, it is a loss that held-out rows
-# estimate plus a constant of :math:`p`, as KL is. First between N(0, 1) and N(0.3, 1.25) in two
+# The Fisher divergence compares scores. Integration by parts turns it into a loss, which held-out rows
+# estimate, plus a constant of :math:`p`, as for KL. First between N(0, 1) and N(0.3, 1.25) in two
 # columns:
 normal, other = KDESampler(1.0).fit([[0, 0]]), KDESampler(np.sqrt(1.25)).fit([[0.3, 0.3]])
 rows = normal.sample(200_000, random_state=0)

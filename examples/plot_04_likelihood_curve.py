@@ -56,10 +56,10 @@ kde = [-KDESampler(h).fit(X).score(queries) for h in bandwidths]
 # %%
 # The floor
 # ---------
-# A thousand points of the circle cannot be likelier than under the circle itself with the same noise,
-# whose density at distance one from the centre is a Bessel function. The notebook of the publication
-# prints another value, from 1000 Euler steps, and the 100 steps of its figure give a third: this is
-# how much Euler steps in v add to a log-density near v = 0.001.
+# No model with this noise is expected to give points of the circle a higher likelihood than the circle
+# itself, whose density at distance one from the centre is a Bessel function. The notebook of the
+# publication prints another value, from 1000 Euler steps, and the 100 steps of its figure give a third:
+# this is how much Euler steps in v add to a log-density near v = 0.001.
 v = bandwidth**2
 floor = math.log(2 * math.pi * v) - math.log(ive(0, 1 / v))
 whole = make_circle(2000, spacing="even")

@@ -178,7 +178,7 @@ ax.legend(fontsize=8)
 # -----------------
 # *Reach the exponents of theory* at these sizes: with N / log N in the place of N degree 1 has -0.94
 # for -1, but degree 3 has -1.9 for -2, and is no better than degree 2 on the sphere, which has no term
-# of order three. *Estimate the density*: it has noise of 0.3 whatever N is. *Work with few
-# rows*: at 400 degree 1 is no nearer to the sphere than the one-step sampler (0.033 and 0.032), and
-# on the torus worse (:doc:`/evidence/coarse`). Standard errors assume that the fifteen points lie on a
+# of order three. *Estimate the density*: the estimate has noise of 0.3 whatever N is. *Work with few
+# rows*: at 400 degree 1 is no nearer to the sphere than the one-step sampler (0.033 and 0.032), and on
+# the torus worse (:doc:`/evidence/coarse`). Standard errors assume that the fifteen points lie on a
 # line, which they need not.

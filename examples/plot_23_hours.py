@@ -68,7 +68,7 @@ for hours in ((22, 4), (10, 16)):
 # %%
 # Temperatures over the day
 # -------------------------
-# Temperatures given the hour, by draws: the median and the range of the middle half, real and
+# The figure shows temperatures given the hour: the median and the range of the middle half, real and
 # drawn. Their values at 0 and 24 hours agree.
 middle = [0.25, 0.5, 0.75]
 _, axis = plt.subplots(figsize=(7, 3.5))
