@@ -81,8 +81,8 @@ axes[0].legend()
 # What they choose, and what that loses
 # -------------------------------------
 # *Time* is that of the loss, in units of the likelihood's. *Cost* is how much held-out log-likelihood
-# a choice loses against that of the likelihood, +- its paired standard error: where sigma is chosen
-# at the bandwidth 0.7 h, and where the bandwidth is chosen with it.
+# a choice loses against the choice of the likelihood, +- its paired standard error: where sigma is
+# chosen at the bandwidth 0.7 h, and where the bandwidth is chosen with it.
 print("                          |     sigma at 0.7 h     |     bandwidth and sigma")
 print("table          loss       time | sigma/h   cost         | both/h      cost")
 for table, curves in losses.items():
@@ -166,8 +166,9 @@ print(f"rows of the truth: {mass @ off:.4f}")
 # %%
 # From the score back to log p
 # ----------------------------
-# A score that is a gradient has lost a constant only: its integral along any path is a difference of
-# log-densities, here by 300 Gauss-Legendre nodes along two paths from one row to another.
+# A score that is a gradient determines the log-density up to a constant: its integral along any path is
+# a difference of log-densities, here by 300 Gauss-Legendre nodes along two paths from one row to
+# another.
 start, end = tables["circle"][0][:2]
 t, t_weights = np.polynomial.legendre.leggauss(300)
 direct = model.energy([start])[0] - model.energy([end])[0]
@@ -184,9 +185,9 @@ for name, stops in (("straight", (start, end)), ("through the centre", (start, [
 # Hessian and modes
 # -----------------
 # ``find_modes`` follows the score uphill from each row, then Newton's method on the model's own
-# density. Eigenvalues are those of the Hessian in bandwidths: -1 is a row that stands alone, and near 0
-# the density hardly changes. The kernel density estimate is a chain of peaks, the smoothed one a ridge:
-# fewer modes, and along the circle flatter ones.
+# density. Eigenvalues are those of the Hessian in bandwidths: -1 belongs to a row far from all others,
+# and near 0 the density hardly changes. The kernel density estimate is a chain of peaks, the smoothed
+# one a ridge: fewer modes, and along the circle flatter ones.
 for name, density in (("KDE", models["circle"][0]), (f"{ratios[every_second][k]} h", model)):
     modes = find_modes(density)
     across, along = modes.eigenvalues.mean(axis=0)

@@ -4,8 +4,8 @@ Which smoothed score is nearest to a network while it trains
 
 **The claim**: Farghly et al. (2025) smooth the score of the data by hand, as a model of what the
 inductive bias of a trained network does. If that is so, a network in training should be near some
-smoothed score, nearer than to the empirical one, and leave the family's larger sigmas for smaller
-ones as it memorises.
+smoothed score, nearer than to the empirical one, and the sigma of the nearest one should fall as it
+memorises.
 
 Twelve points of the unit circle, and small networks that are trained on them without early
 stopping. ``benchmarks/implied_sigma.py --full`` goes on for longer; its figures are in
@@ -17,8 +17,8 @@ stopping. ``benchmarks/implied_sigma.py --full`` goes on for longer; its figures
 # --------------------------
 # :func:`~skdiffsmooth.model_selection.implied_smoothing` compares them at noised training points of
 # ten noise levels: the distance is the mean over the levels of v E|s_network - s_sigma|^2 / 2, so that
-# each counts alike and a score of zero is 1 away from one that finds all of the noise. *Implied
-# sigma*, between those of the family, is where the distance is least.
+# all levels have equal weight, and a score of zero has distance 1 from one that predicts the noise
+# exactly. *Implied sigma*, between those of the family, is where the distance is least.
 import itertools
 import warnings
 
@@ -58,8 +58,8 @@ def denoising_loss(model, points):
 # Training in stages
 # ------------------
 # *Plain* is the default network, *waves* has cosines and sines of its inputs, which let it memorise
-# sooner; that one from three seeds. *Ratio* compares the distance at the implied sigma with that from
-# sigma = 0. Losses are those of denoising: on the points, and on the rest of the circle.
+# sooner; it is trained from three seeds. *Ratio* compares the distance at the implied sigma with that
+# from sigma = 0. Losses are those of denoising: on the points, and on the rest of the circle.
 held_out = shape.sample(997, spacing="even")
 
 
@@ -162,6 +162,6 @@ for column, stage in zip(axes.T, (30, 100, 800), strict=True):
 # ----------------------
 # A network is near the family, not in it: a distance of 0.035 is left while sigma stays, and an early
 # network has some samples inside the circle, which no smoothed score has. At ten iterations sigma is
-# 0.16 too, but nothing is close yet. Once it has memorised, the ratio says little: at 0.7 it is nearly
-# as close to no smoothing as to a little. One data set, and two architectures of a few thousand
-# weights.
+# 0.16 too, but no smoothed score is close to the network yet. Once it has memorised, the ratio says
+# little: at 0.7 it is nearly as close to no smoothing as to a little. One data set, and two
+# architectures of a few thousand weights.

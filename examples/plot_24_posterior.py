@@ -107,8 +107,8 @@ for name, p in zip(("posterior", "guidance"), p_values, strict=True):
 # %%
 # The figure
 # ----------
-# Contours are those of the exact posterior. Ranks of the posterior are as uniform as 400 simulations can
-# say (the band holds 95 % of the counts); those of guidance are not.
+# Contours are those of the exact posterior. Ranks of the posterior are as uniform as 400 simulations
+# can show (the band holds 95 % of the counts); those of guidance are not.
 figure, axes = plt.subplots(1, 3, figsize=(11, 3.6), constrained_layout=True)
 density = np.exp(log_joint - exact).reshape(121, 121)
 titles = (
@@ -134,6 +134,5 @@ plt.show()
 # What it cannot do
 # -----------------
 # Each posterior costs some hundred to some thousand log-densities of the model; where few draws are
-# effective, they are annealed, at some ten thousand. A posterior is as good as its prior: rows that the
-# training rows do not foresee are not found. ``log_evidence`` warns where nothing supports the
-# likelihood.
+# effective, they are annealed, at some ten thousand. A posterior is as good as its prior: rows unlike
+# all training rows are not drawn. ``log_evidence`` warns where nothing supports the likelihood.

@@ -2,10 +2,10 @@
 Digits whose pixels see patches
 ===============================
 
-**The claim**: where the columns of a table are pixels, a score that each pixel computes from its own
-patch describes new images better than one that all pixels share, and its samples are no copies
-(:class:`~skdiffsmooth.LocalScoreDiffusion`; the idea is that of `Kamb and Ganguli (2024)
-<https://arxiv.org/abs/2412.20292>`_ and `Niedoba et al. (2024)
+**The claim**: where the columns of a table are pixels, a score in which each pixel has posterior
+weights from its own patch gives new images a higher likelihood than one with the same weights for all
+pixels, and its samples are no copies (:class:`~skdiffsmooth.LocalScoreDiffusion`; the idea is that of
+`Kamb and Ganguli (2024) <https://arxiv.org/abs/2412.20292>`_ and `Niedoba et al. (2024)
 <https://arxiv.org/abs/2411.19339>`_, who sample; here there is a density too).
 
 660 handwritten digits of 8 x 8 pixels, and 600 of MNIST at 14 x 14, with uniform noise of one grey
@@ -118,8 +118,9 @@ show(mnist, {name: samples(model, 14) for name, model in large.items()}, 14)
 # %%
 # How far pixels see
 # ------------------
-# The denoisers of each noise level are chosen by their error on left-out images. The weights of patches
-# of a side: at low noise pixels see themselves and their neighbours, at high noise the whole image.
+# The denoisers of each noise level are chosen by their error on left-out images. The figure shows the
+# weight of each patch size: at low noise the score of a pixel depends on the pixel and its neighbours,
+# at high noise on the whole image.
 local = models["local"]
 levels = local.noise_levels_
 scales = [levels.middle(level) for level in range(levels.n_levels)]
@@ -137,6 +138,6 @@ ax.legend(loc="center left", bbox_to_anchor=(1, 0.5), fontsize=8)
 # What this does not say
 # ----------------------
 # That every sample is a digit: a patch does not determine which digit its image is, and some samples
-# join parts of several. Images should be aligned. On tables, whose
-# columns have no places, local scores lose. The bandwidth was given to save time; "auto" searches it by
+# join parts of several. Images should be aligned. On tables, whose columns have no positions, local
+# scores have lower likelihoods. The bandwidth was given to save time; "auto" searches it by
 # leave-one-out likelihood. :doc:`/evidence/local` has more data and more densities, with paired errors.

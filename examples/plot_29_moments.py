@@ -10,9 +10,9 @@ and no parameter, because it does not make held-out rows likelier.
 # %%
 # What smoothing takes
 # --------------------
-# The trace of the covariance of a kernel density estimate (sigma = 0) is that of the rows and that of
-# the kernel. Smoothing takes variance away; at one to two bandwidths, which default parameters choose,
-# both nearly cancel.
+# The trace of the covariance of a kernel density estimate (sigma = 0) is the sum of those of the rows
+# and of the kernel. Smoothing takes variance away; at one to two bandwidths, which default parameters
+# choose, both nearly cancel.
 import matplotlib.pyplot as plt
 import numpy as np
 from sklearn.frozen import FrozenEstimator
@@ -97,5 +97,6 @@ plt.show()
 # %%
 # What it cannot do
 # -----------------
-# The covariance is that of all rows: where groups are narrow, each is widened as much as their
-# distances. Maps that mix columns have no `given` and `columns` in ``TransformedDensity``.
+# The covariance is that of all rows: if they form narrow groups, each group is widened by the same
+# factor as the distances between them. Maps that mix columns do not support `given` and `columns` in
+# ``TransformedDensity``.
