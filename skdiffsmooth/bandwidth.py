@@ -376,8 +376,8 @@ def gaussian_leave_one_out(
     from the origin, and near the bandwidth `near`, if given. Then, unless `is_screening`, it continues
     with the likelihood of all points. This is exact up to 20 000 points; with more, it is that of 4000
     points, evenly spaced in their order, under the others, which are merged where at most half remain.
-    The likelihood is that of the points, or of `queries`; with these, two points may coincide. `periods`
-    (r,) are those of the coordinates, 0 for one without. A single point raises ValueError.
+    `queries`, if given, are scored instead of the points, two of which may then be equal. `periods` (r,)
+    are those of the coordinates, 0 for one without. A single point raises ValueError.
     """
     lower, upper = stationary_bracket(points, weights, queries, periods)
     scored = Queries.at_points(points, weights) if queries is None else queries

@@ -127,7 +127,7 @@ class Comparison:
       None, each row is scored under the model of all other rows, exactly.
     - `most_judges`: most rows that screening scores, taken evenly.
     - `one_by_one`: a comparison of the same rows that leaves out each. If given, log-densities under
-      the tail of the background are taken from it.
+      the background's t distribution are taken from it.
 
     Where values were rounded, rows are scored at values that they may have had before.
     """
@@ -157,7 +157,7 @@ class Comparison:
         """Return the mean held-out log-density, the settings with a background, and each fold's mean.
 
         Means are in nats per row. `is_screening` scores at most 256 rows, with few nodes, levels and
-        steps, and takes the tail of the background from kernel density estimates.
+        steps, and chooses the background's t distribution with kernel density estimates.
         """
         metric, background = self.metrics[metric_index], self.parsed.background
         folds = self.prepare(metric_index, is_screening=is_screening)

@@ -56,7 +56,7 @@ class Merger:
         return parts
 
     def single(self, moments: SingleMoments, directions: torch.Tensor) -> SingleMoments:
-        """Return merged moments of queries without nodes, for covariances times directions (B, r, j)."""
+        """Return moments merged over all processes; `directions` (B, r, j) are those of `along`."""
         return moments
 
     def any(self, condition: bool) -> bool:

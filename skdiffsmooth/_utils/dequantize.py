@@ -29,7 +29,7 @@ class ExcludedRows:
     point: np.ndarray  # Index (n_rows,) of the distinct row of each training row
     weights: np.ndarray  # Weights (n_rows,) of the training rows; they sum to one
     exclude: np.ndarray
-    """Index (n_queries,) of the training row that a query excludes; also that of its distinct row."""
+    """Index (n_queries,) of the row that a query excludes, the same in training and distinct rows."""
     offsets: np.ndarray
     """Differences (n_queries, d) of the queries from the distinct rows, in units of X."""
     query_weights: np.ndarray  # Weights (n_queries,) of the queries; they sum to one

@@ -371,8 +371,8 @@ class MergedRows:
         if described := self.precision.rounded_columns(self.points, names):
             warn_of_table(
                 f"values of X are rounded by their storage as floats: {'; '.join(described)}. The lost "
-                "digits would change the density. Subtract a constant that is near the values "
-                "(of times the first one) before they are converted to floats."
+                "digits would change the density. Subtract a constant near the values (for times, the "
+                "first one) before they are converted to floats."
             )
         described = self.precision.discrete_columns(names)
         if described:

@@ -197,7 +197,7 @@ def _on_level_set(
     ratio: torch.Tensor,
     target: _Projection,
 ) -> Derivative:
-    """Return the derivative of Pi(z) + r n_m, given those of z (with stretch 1) and of r."""
+    """Return dy_m/dx of y_m = Pi(z_m) + r n_m from dz_m/dx, whose stretch is 1, and dr/dx."""
     a, normal = ratio[..., None, None], normal_at_z[..., None]
     image = (1 - a) * target.image + a * normal @ (normal.mT @ target.image)
     turned = a * (of_z.left - normal @ (normal.mT @ of_z.left))
