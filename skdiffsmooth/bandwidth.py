@@ -33,12 +33,12 @@ _HELD_OUT_TOLERANCE = 0.05
 # more rows it then fits up to `_MOST_STEPS` parabolas through three bandwidths, `_STEP` apart in log h.
 _FEW = 256
 _STEP, _MOST_STEPS = 0.05, 4
-# Relative precision of a bandwidth that is only used to compare models (`is_screening`). It changes
-# their likelihoods by less than a ten-thousandth.
+# Relative precision of a bandwidth that is only used to compare models (`is_screening`). Such an error
+# changes their likelihoods by less than a ten-thousandth.
 _PRECISION_OF_SCREENING = 1e-2
 # A draw is a near-copy of its row if it is closer to it than _COPIES times the distance between that row
 # and its nearest other row, as in `metrics.memorization`. At most _COMPARED rows are checked, against
-# _ROWS_AT_ONCE rows at a time, and none of fewer than _FEWEST_COMPARED. Figures: docs/evidence/trust.md.
+# _ROWS_AT_ONCE at a time; fewer rows than _FEWEST_COMPARED are not. Figures: docs/evidence/trust.md.
 _COPIES, _COMPARED, _ROWS_AT_ONCE, _FEWEST_COMPARED = 1 / 3, 64, 4096, 10
 # Approximate number of likelihoods that a search computes, for reports of its progress.
 _EVALUATIONS = 24
@@ -225,7 +225,7 @@ def warn_of_copies(
     small: times sqrt(d) it is at least the root mean square distance of points from their nearest other
     points (`stationary_bracket`).
     """
-    # Most rows of higher weight represent several equal rows; draws near these are no sign of copying.
+    # Rows of higher weight mostly represent several equal rows; draws near these are no sign of copying.
     if len(points) < _FEWEST_COMPARED or np.median(weights) > 1.5 * weights.min():
         return
     taken = evenly(len(points), _COMPARED)
@@ -277,7 +277,7 @@ def stationary_bracket(
     """Return bounds on the bandwidths h at which the Gaussian leave-one-out likelihood is stationary.
 
     At a stationary point h^2 d is the mean squared distance to the other points under the posterior
-    weights. These favour near points, so it is between the mean squared distance to the *nearest*
+    weights. These favour near points, so h^2 d is between the mean squared distance to the *nearest*
     other point and the mean squared distance to *all* others. Points (n_points, d) are distinct, weights
     sum to one; a single point raises ValueError. The likelihood is that of the points, or of `queries`.
 
@@ -481,7 +481,7 @@ def _leave_one_out_log_likelihood(
     memory_limit: float,
     periods: np.ndarray | None = None,
 ) -> Callable[[Queries], LogLikelihood]:
-    """Return a function of queries: their leave-one-out log-likelihood, by bandwidth."""
+    """Return a function that maps queries to their leave-one-out log-likelihood by bandwidth."""
     posterior = make_posterior(points, weights, periods, backend, memory_limit=memory_limit)
 
     def of(queries: Queries) -> LogLikelihood:
@@ -505,7 +505,7 @@ def _held_out_log_likelihood(
     memory_limit: float,
     periods: np.ndarray | None,
 ) -> Callable[[Queries], LogLikelihood]:
-    """Return a function of queries: their log-likelihood under all points that are not held out.
+    """Return a function that maps queries to their log-likelihood under all points not held out.
 
     `finest` is the smallest bandwidth at which close points are merged.
     """

@@ -219,7 +219,7 @@ class ManifoldParzen(BaseEstimator):
     def _without_neighbors(
         self, points: np.ndarray, weights: np.ndarray, near: np.ndarray, memory_limit: float
     ) -> Callable[[float], np.ndarray]:
-        """Return a function of the bandwidth: log-densities (n - 1, N) of neighbours.
+        """Return a function that maps the bandwidth to log-densities (n - 1, N) of neighbours.
 
         Each is that of the neighbour under the window computed without it. `near` (N, n) are the
         neighbours; the last one takes the place of the one that is left out.

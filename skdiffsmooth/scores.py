@@ -116,7 +116,7 @@ class SmoothedScore:
     With D the posterior mean, s(x, v) = sum_m q_m (D(x + xi_m) - x - xi_m) / v, which is the
     gradient of l(x) = sum_m q_m log p_v(x + xi_m) (Farghly et al. 2025, eq. 5-7). The divergence is
     (sum_m q_m tr Cov(x + xi_m) / v - r) / v or, where the nodes have factors of Stein's identity, an
-    estimate from log p_v with the same limit for many nodes. Since sum_m q_m xi_m = 0, it is omitted.
+    estimate from log p_v with the same limit for many nodes. The code omits sum_m q_m xi_m, which is 0.
 
     Parameters
     ----------

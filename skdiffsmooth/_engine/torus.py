@@ -43,11 +43,11 @@ class _Wrapped(NamedTuple):
 
 
 def _wrapped_gaussian(t: torch.Tensor, ratio: float) -> _Wrapped:
-    """Return the sums of t within half a turn of zero, at a noise scale in turns."""
+    """Return the sums for t within half a turn of zero, at the noise scale `ratio` in turns."""
     if ratio < _SERIES_FROM:
         others, first, second = (torch.zeros_like(t) for _ in range(3))
         for k in range(-_N_IMAGES, _N_IMAGES + 1):
-            # Other terms are below the rounding of one.
+            # Terms that are not computed are below the rounding of one.
             if k and abs(k) * (abs(k) - 1) < 80 * ratio**2:
                 term = (k * t).sub_(k**2 / 2).div_(ratio**2).clamp_(min=-700.0).exp_()
                 others += term

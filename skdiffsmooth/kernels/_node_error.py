@@ -27,7 +27,8 @@ _N_ROWS = 16
 _N_LEVELS = 8
 
 
-# Corrections of divergences come from this many rows, and a comparison with this many times the nodes.
+# Corrections of divergences are means over this many rows, from a comparison with this many times the
+# number of nodes.
 _N_CORRECTING, _MORE_NODES = 64, 6
 
 

@@ -21,7 +21,7 @@ class FlowResult(NamedTuple):
     """Log-densities (n,), their estimated errors (n,), and the roughness (n,) of their flows, in nats.
 
     Errors are NaN where they are not estimated. The roughness is the largest difference between the
-    contributions of two consecutive steps to a log-density, or that of the solver if it is larger.
+    contributions of two consecutive steps to a log-density, or the solver's own `roughness` if larger.
     """
 
     log_density: torch.Tensor
