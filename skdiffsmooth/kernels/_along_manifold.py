@@ -145,7 +145,7 @@ class AlongManifold:
             warn_user(
                 f"sigma={scales.max():.3g} is large compared with the manifold's reach "
                 f"{reach:.3g} for push={self.push!r}: some log-densities may have errors of several "
-                f"nats, and samples another distribution. Lower sigma to {widest:.3g}."
+                f"nats, and samples may have another distribution. Lower sigma to {widest:.3g}."
             )
 
     def _given_manifold(self, points: np.ndarray, weights: np.ndarray) -> Manifold | None:
