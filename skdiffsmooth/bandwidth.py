@@ -23,8 +23,8 @@ from ._utils.progress import counted, tracked
 from ._utils.rows import evenly
 from ._utils.warnings import warn_user
 
-# The leave-one-out likelihood takes time of order N^2. With more than _LARGEST_EXACT rows it is replaced
-# by that of _HELD_OUT rows under the others, of which close ones are merged (tolerance in nats).
+# The leave-one-out likelihood takes time of order N^2. With more than _LARGEST_EXACT rows, _HELD_OUT
+# rows are scored by the density of the others, of which close ones are merged (tolerance in nats).
 # The likelihoods of two bandwidths then differ with a standard error of some thousandths of a nat.
 _LARGEST_EXACT = 20_000
 _HELD_OUT = 4000
@@ -204,7 +204,7 @@ def _check_several(points: np.ndarray) -> None:
 def nearest_distances(points: np.ndarray, periods: np.ndarray | None = None) -> np.ndarray:
     """Return the distances (n_points,) of distinct points (n_points, d) from the nearest other points.
 
-    `periods` (d,) are those of the coordinates, 0 for one without. A single point raises ValueError.
+    `periods` (d,) has the period of each coordinate, 0 for none. A single point raises ValueError.
     """
     _check_several(points)
     # A tree uses coordinate differences; from products of coordinates, small distances are rounding.
@@ -220,10 +220,10 @@ def warn_of_copies(
 ) -> None:
     """Warn if draws are so close to their training rows that most of them are near-copies.
 
-    `distance` is that of a typical draw from its row, points (n_points, d) are distinct, and `scales`
-    names the parameters in the message. The bandwidth of highest leave-one-out likelihood is never that
-    small: times sqrt(d) it is at least the root mean square distance of points from their nearest other
-    points (`stationary_bracket`).
+    `distance` is the distance of a typical draw from its row, points (n_points, d) are distinct, and
+    `scales` names the parameters in the message. The bandwidth of highest leave-one-out likelihood is
+    never that small: times sqrt(d) it is at least the root mean square distance of points from their
+    nearest other points (`stationary_bracket`).
     """
     # Rows of higher weight mostly represent several equal rows; draws near these are no sign of copying.
     if len(points) < _FEWEST_COMPARED or np.median(weights) > 1.5 * weights.min():
@@ -377,7 +377,7 @@ def gaussian_leave_one_out(
     with the likelihood of all points. This is exact up to 20 000 points; with more, it is that of 4000
     points, evenly spaced in their order, under the others, which are merged where at most half remain.
     `queries`, if given, are scored instead of the points, two of which may then be equal. `periods` (r,)
-    are those of the coordinates, 0 for one without. A single point raises ValueError.
+    has the period of each coordinate, 0 for none. A single point raises ValueError.
     """
     lower, upper = stationary_bracket(points, weights, queries, periods)
     scored = Queries.at_points(points, weights) if queries is None else queries

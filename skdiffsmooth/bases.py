@@ -32,7 +32,7 @@ _MEMORY_LIMIT = 1024.0  # MiB; estimators pass their own
 # The leave-one-out likelihood is that of at most _MOST_SCORED rows, with a standard error of some
 # hundredths of a nat. The search for its maximum starts with _FEW rows.
 _MOST_SCORED, _FEW = 2000, 256
-# The bandwidth of windows is smaller than that of a KDE: its lower bound is that of a KDE times this.
+# The bandwidth of windows is smaller than that of a KDE, whose lower bound is multiplied by this.
 _LOWEST_BANDWIDTH = 0.02
 
 # Relative differences of distances below this are rounding errors.

@@ -244,7 +244,7 @@ class ScoreSchedule:
                 self._unmerged = ComponentPosterior(self.base, self.backend, memory_limit=limit)
             return self._unmerged
         points, weights = self.hierarchy.at(scale)
-        # Either all processes make a new posterior, which exchanges values between them, or none.
+        # Either all processes make a new posterior, which exchanges values between them, or none does.
         merged = self.shards.largest(points is not self.hierarchy.points)
         if not merged and self._unmerged is not None:
             return self._unmerged

@@ -332,7 +332,7 @@ def _without(
 ) -> torch.Tensor:
     """Return the logarithms (B, n) of the weights in boxes (B, n) without that of the excluded points.
 
-    `own` (B,) are the boxes that hold these points. If less than 1e-6 of a weight is left, it is zero.
+    `own` (B,) are the boxes that hold these points. Weights of which less than 1e-6 is left are zero.
     """
     of_boxes = log_weights[boxes]
     if excluded is None or own is None:

@@ -78,7 +78,7 @@ class _Pairs(NamedTuple):
 
     weights: torch.Tensor  # Weights (B, N) of the points
     log_density: torch.Tensor  # Logarithms (B,) of densities
-    shifts: torch.Tensor  # Mean position of the image less that of the query, (B, r, N)
+    shifts: torch.Tensor  # Mean position of the image minus the query, (B, r, N)
     variances: torch.Tensor  # Variances (B, p, N) of the image in the periodic coordinates
 
 
@@ -171,7 +171,7 @@ class TorusPosterior(Denoiser):
         return SingleMoments(*(torch.cat(each) for each in zip(*parts, strict=True))).to(y.dtype)
 
     def influence(self, y: torch.Tensor, v: float, node_weights: torch.Tensor) -> Influence:
-        """See `Posterior.influence`; that of a point is the sum over its images."""
+        """See `Posterior.influence`; the influence of a point is the sum over its images."""
         n_queries, n_nodes, r = y.shape
         weights = y.new_zeros(n_queries, len(self))
         derivatives = y.new_zeros(n_queries, len(self), r)

@@ -40,7 +40,7 @@ _SHARE_OF_VARIANCE = 0.95
 # error on a thin ellipse is half a nat for a reach of a tenth of the bandwidth, 0.01 for nine tenths).
 _SHORTEST_REACH = 0.5
 # Largest sigma, in units of the distance at which offsets have faded out: up to it, on circles and
-# waves, the density integrates to one within 1e-2 and is that of samples of the level-set kernel.
+# waves, the density integrates to one within 1e-2, and samples of the level-set kernel follow it.
 _WIDEST_SCALE = {"translated": 0.6, "level-set": 0.3}
 
 # Factor on an estimated reach, which is too large at the worst places. On noisy circles and waves no

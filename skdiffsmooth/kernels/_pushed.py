@@ -92,8 +92,8 @@ class _PushedScore(MovedScore):
     def _fading_factor(self, normal: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the factor (n,) of the offsets of queries at foot + `normal`, and its gradient.
 
-        It is one up to half of the distance `fading` and zero beyond it, with a cubic between: where the
-        foot is not unique, offsets would make the field jump.
+        It is 1 up to half of the distance `fading` and 0 beyond `fading`, with a cubic between. Where
+        the foot is not unique, offsets would make the field jump.
         """
         if self.fading is None:
             return normal.new_ones(len(normal)), torch.zeros_like(normal)
@@ -128,7 +128,7 @@ class TranslatedScore(_PushedScore):
     y_m = x + Pi(p + xi_m) - p with p = Pi(x) (Farghly et al. 2025, the form of the experiments):
     the copy of the manifold goes through x, whatever the distance of x.
 
-    dy/dx = I + (A_m T_m^T - I) A T^T, with A_m, T_m those of p + xi_m: the identity plus a matrix of
+    dy/dx = I + (A_m T_m^T - I) A T^T, with A_m, T_m taken at p + xi_m: the identity plus a matrix of
     rank k. Where offsets fade by a factor c, y = x + c (Pi(p + xi_m) - p): that matrix is multiplied by
     c, and (Pi(p + xi_m) - p) (dc/dx)^T is added.
 
