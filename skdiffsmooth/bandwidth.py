@@ -23,8 +23,8 @@ from ._utils.progress import counted, tracked
 from ._utils.rows import evenly
 from ._utils.warnings import warn_user
 
-# The leave-one-out likelihood takes time of order N^2. With more than _LARGEST_EXACT rows it is replaced
-# by that of _HELD_OUT rows under the others, of which close ones are merged (tolerance in nats).
+# The leave-one-out likelihood takes time of order N^2. With more than _LARGEST_EXACT rows, _HELD_OUT
+# rows are scored by the density of the others, of which close ones are merged (tolerance in nats).
 # The likelihoods of two bandwidths then differ with a standard error of some thousandths of a nat.
 _LARGEST_EXACT = 20_000
 _HELD_OUT = 4000
@@ -33,12 +33,12 @@ _HELD_OUT_TOLERANCE = 0.05
 # more rows it then fits up to `_MOST_STEPS` parabolas through three bandwidths, `_STEP` apart in log h.
 _FEW = 256
 _STEP, _MOST_STEPS = 0.05, 4
-# Relative precision of a bandwidth that is only used to compare models (`is_screening`). It changes
-# their likelihoods by less than a ten-thousandth.
+# Relative precision of a bandwidth that is only used to compare models (`is_screening`). Such an error
+# changes their likelihoods by less than a ten-thousandth.
 _PRECISION_OF_SCREENING = 1e-2
 # A draw is a near-copy of its row if it is closer to it than _COPIES times the distance between that row
 # and its nearest other row, as in `metrics.memorization`. At most _COMPARED rows are checked, against
-# _ROWS_AT_ONCE rows at a time, and none of fewer than _FEWEST_COMPARED. Figures: docs/evidence/trust.md.
+# _ROWS_AT_ONCE at a time; fewer rows than _FEWEST_COMPARED are not. Figures: docs/evidence/trust.md.
 _COPIES, _COMPARED, _ROWS_AT_ONCE, _FEWEST_COMPARED = 1 / 3, 64, 4096, 10
 # Approximate number of likelihoods that a search computes, for reports of its progress.
 _EVALUATIONS = 24
@@ -204,7 +204,7 @@ def _check_several(points: np.ndarray) -> None:
 def nearest_distances(points: np.ndarray, periods: np.ndarray | None = None) -> np.ndarray:
     """Return the distances (n_points,) of distinct points (n_points, d) from the nearest other points.
 
-    `periods` (d,) are those of the coordinates, 0 for one without. A single point raises ValueError.
+    `periods` (d,) has the period of each coordinate, 0 for none. A single point raises ValueError.
     """
     _check_several(points)
     # A tree uses coordinate differences; from products of coordinates, small distances are rounding.
@@ -220,12 +220,12 @@ def warn_of_copies(
 ) -> None:
     """Warn if draws are so close to their training rows that most of them are near-copies.
 
-    `distance` is that of a typical draw from its row, points (n_points, d) are distinct, and `scales`
-    names the parameters in the message. The bandwidth of highest leave-one-out likelihood is never that
-    small: times sqrt(d) it is at least the root mean square distance of points from their nearest other
-    points (`stationary_bracket`).
+    `distance` is the distance of a typical draw from its row, points (n_points, d) are distinct, and
+    `scales` names the parameters in the message. The bandwidth of highest leave-one-out likelihood is
+    never that small: times sqrt(d) it is at least the root mean square distance of points from their
+    nearest other points (`stationary_bracket`).
     """
-    # Most rows of higher weight represent several equal rows; draws near these are no sign of copying.
+    # Rows of higher weight mostly represent several equal rows; draws near these are no sign of copying.
     if len(points) < _FEWEST_COMPARED or np.median(weights) > 1.5 * weights.min():
         return
     taken = evenly(len(points), _COMPARED)
@@ -277,7 +277,7 @@ def stationary_bracket(
     """Return bounds on the bandwidths h at which the Gaussian leave-one-out likelihood is stationary.
 
     At a stationary point h^2 d is the mean squared distance to the other points under the posterior
-    weights. These favour near points, so it is between the mean squared distance to the *nearest*
+    weights. These favour near points, so h^2 d is between the mean squared distance to the *nearest*
     other point and the mean squared distance to *all* others. Points (n_points, d) are distinct, weights
     sum to one; a single point raises ValueError. The likelihood is that of the points, or of `queries`.
 
@@ -377,7 +377,7 @@ def gaussian_leave_one_out(
     with the likelihood of all points. This is exact up to 20 000 points; with more, it is that of 4000
     points, evenly spaced in their order, under the others, which are merged where at most half remain.
     `queries`, if given, are scored instead of the points, two of which may then be equal. `periods` (r,)
-    are those of the coordinates, 0 for one without. A single point raises ValueError.
+    has the period of each coordinate, 0 for none. A single point raises ValueError.
     """
     lower, upper = stationary_bracket(points, weights, queries, periods)
     scored = Queries.at_points(points, weights) if queries is None else queries
@@ -481,7 +481,7 @@ def _leave_one_out_log_likelihood(
     memory_limit: float,
     periods: np.ndarray | None = None,
 ) -> Callable[[Queries], LogLikelihood]:
-    """Return a function of queries: their leave-one-out log-likelihood, by bandwidth."""
+    """Return a function that maps queries to their leave-one-out log-likelihood by bandwidth."""
     posterior = make_posterior(points, weights, periods, backend, memory_limit=memory_limit)
 
     def of(queries: Queries) -> LogLikelihood:
@@ -505,7 +505,7 @@ def _held_out_log_likelihood(
     memory_limit: float,
     periods: np.ndarray | None,
 ) -> Callable[[Queries], LogLikelihood]:
-    """Return a function of queries: their log-likelihood under all points that are not held out.
+    """Return a function that maps queries to their log-likelihood under all points not held out.
 
     `finest` is the smallest bandwidth at which close points are merged.
     """

@@ -32,7 +32,7 @@ _MEMORY_LIMIT = 1024.0  # MiB; estimators pass their own
 # The leave-one-out likelihood is that of at most _MOST_SCORED rows, with a standard error of some
 # hundredths of a nat. The search for its maximum starts with _FEW rows.
 _MOST_SCORED, _FEW = 2000, 256
-# The bandwidth of windows is smaller than that of a KDE: its lower bound is that of a KDE times this.
+# The bandwidth of windows is smaller than that of a KDE, whose lower bound is multiplied by this.
 _LOWEST_BANDWIDTH = 0.02
 
 # Relative differences of distances below this are rounding errors.
@@ -219,7 +219,7 @@ class ManifoldParzen(BaseEstimator):
     def _without_neighbors(
         self, points: np.ndarray, weights: np.ndarray, near: np.ndarray, memory_limit: float
     ) -> Callable[[float], np.ndarray]:
-        """Return a function of the bandwidth: log-densities (n - 1, N) of neighbours.
+        """Return a function that maps the bandwidth to log-densities (n - 1, N) of neighbours.
 
         Each is that of the neighbour under the window computed without it. `near` (N, n) are the
         neighbours; the last one takes the place of the one that is left out.

@@ -116,7 +116,7 @@ class SmoothedScore:
     With D the posterior mean, s(x, v) = sum_m q_m (D(x + xi_m) - x - xi_m) / v, which is the
     gradient of l(x) = sum_m q_m log p_v(x + xi_m) (Farghly et al. 2025, eq. 5-7). The divergence is
     (sum_m q_m tr Cov(x + xi_m) / v - r) / v or, where the nodes have factors of Stein's identity, an
-    estimate from log p_v with the same limit for many nodes. Since sum_m q_m xi_m = 0, it is omitted.
+    estimate from log p_v with the same limit for many nodes. The code omits sum_m q_m xi_m, which is 0.
 
     Parameters
     ----------
@@ -244,7 +244,7 @@ class ScoreSchedule:
                 self._unmerged = ComponentPosterior(self.base, self.backend, memory_limit=limit)
             return self._unmerged
         points, weights = self.hierarchy.at(scale)
-        # Either all processes make a new posterior, which exchanges values between them, or none.
+        # Either all processes make a new posterior, which exchanges values between them, or none does.
         merged = self.shards.largest(points is not self.hierarchy.points)
         if not merged and self._unmerged is not None:
             return self._unmerged

@@ -9,8 +9,8 @@ is two bandwidths, may be replaced by weights on a grid of q Chebyshev nodes in 
 give the same sum of every polynomial of degree q - 1. Interpolation at these nodes has an error of at
 most 2 (s/4)^q / q! times the largest q-th derivative, which at distance u is at most
 1.09 sqrt(q!) exp(-u^2 / 4) (Cramer's inequality for Hermite functions). The error of a product of d
-factors is below 1.01 d times that of one, if this is below 1 %. So a cube of weight W at distance u
-adds an error of at most
+factors is below 1.01 d times that of one factor, if the latter is below 1 %. So a cube of weight W at
+distance u adds an error of at most
 
     2.2 d W (s/4)^q / sqrt(q!) exp(-u^2 / 4).
 
@@ -43,8 +43,8 @@ _FINER_LEVELS = 4
 # Most levels of cubes: with these, the rounding of positions is at most 2^-20 of a side.
 _MOST_LEVELS = 32
 
-# The choice of q assumes that the error bounds of all cubes add up to this multiple of the sum, times
-# the bound for W = 1 at distance zero.
+# q is chosen as if the error bounds of all cubes added up to this multiple of the sum, times the bound
+# of a cube with W = 1 at distance zero.
 _MARGIN = 16.0
 
 # Elements of the largest temporary arrays for bounds, and for sums, which should stay in the cache.
@@ -89,7 +89,7 @@ class _Excluded(NamedTuple):
 
 
 class BoxSums:
-    """A mixture of equal radial kernels at weighted points; densities to a relative error, on a CPU.
+    """A mixture of equal radial kernels at weighted points: its densities to a relative error, on a CPU.
 
     - `points` (N, d): centres; d is at most `LARGEST_DIMENSION`.
     - `weights` (N,): positive weights that sum to one.
@@ -211,8 +211,8 @@ class BoxSums:
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Return log sum_i w_i K(x - x_i) (B,) over the first groups of boxes, and a lower bound (B,).
 
-        `lower` is a lower bound of the log-sum over the points of no group; the returned one is that of
-        the log-sum over all points.
+        `lower` is a lower bound of the log-sum over the points outside these groups (None: there are
+        none). The returned bound is that of the log-sum over all points.
         """
         others = x.new_full((len(x),), -math.inf) if lower is None else lower
         if not n_groups:
@@ -332,7 +332,7 @@ def _without(
 ) -> torch.Tensor:
     """Return the logarithms (B, n) of the weights in boxes (B, n) without that of the excluded points.
 
-    `own` (B,) are the boxes that hold these points. A rest below 1e-6 of a box's weight is set to zero.
+    `own` (B,) are the boxes that hold these points. Weights of which less than 1e-6 is left are zero.
     """
     of_boxes = log_weights[boxes]
     if excluded is None or own is None:
@@ -387,8 +387,8 @@ def _split(
     n_bits = 62 // d
     n_levels = max(0, math.ceil(math.log2(extent / side))) + 1 if extent else 1
     finer = min(_FINER_LEVELS, n_bits - n_levels)
-    # Where cubes are too small for integers, or as small as the rounding of positions, the Z-curve has
-    # larger cells, and no cubes are returned.
+    # Where the indices of cubes would overflow, or cubes are as small as the rounding of positions, the
+    # Z-curve has larger cells, and no cubes are returned.
     is_fine = finer < 0 or n_levels > _MOST_LEVELS
     unit = extent / (2**n_bits - 1) if is_fine else side / 2**finer
     index = ((points - low) / unit).astype(np.int64)

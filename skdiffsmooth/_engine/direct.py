@@ -53,7 +53,7 @@ def direct_moments(
         if _COST_OF_GATHERING * n_relevant > relevant.numel():
             relevant = None
         else:
-            # As many queries at once as have relevant groups that take the memory of all logits.
+            # So many queries that their relevant groups take as much memory as the logits of all points.
             gathered = n_relevant * GROUP * (points.dimension + 4 + 2 * n_directions)
             most = rows_at_once * len(points) * (1 + n_directions)
             rows_at_once = max(1, len(y) * most // max(gathered, 1))
@@ -117,7 +117,7 @@ def average_over_few_points(
 ) -> torch.Tensor:
     """Return moments of queries averaged over the nodes, from exponentials for all points.
 
-    There must be so few points that these take no more memory than the sums of all pairs would.
+    There must be so few points that the exponentials take no more memory than the sums of all pairs.
     Exponents are formed from products of coordinates. The result (B, r + 2) is this process's part of
     mean, trace (if not requested, the Laplacian of `Nodes.averages`) and log-sum.
     """
@@ -236,7 +236,7 @@ def _covariance_along(
     along = torch.addmm(offset.flatten(0, 1), rows.flatten(0, 1), points.positions.T, beta=-1)
     along = along.unflatten(0, rows.shape[:2]).mul_(factors[:, None, :])
     sums = (along @ points.features[:-1].T) / normalizer[:, None, None]
-    # The first column is the rounding error of the mean, and corrects for it.
+    # The first column, the rounding error of the mean along the directions, corrects the others.
     covariance = points.unit * sums[..., 1:] - sums[..., :1] * mean[:, None, :]
     return covariance.transpose(1, 2)
 
@@ -285,7 +285,7 @@ def _over_members(
     where points are close, and the trace is not a difference of large numbers.
     """
     positions, log_weights = points.positions[member], points.log_weights[member]
-    # Distances are computed twice: from the query to find that point, and from that point.
+    # Distances from the query find the point of largest weight; then those from that point are used.
     scores = (positions - y[query]).square_().sum(1).mul_(-0.5).add_(log_weights, alpha=v)
     best = scores.new_full((len(y),), -torch.inf).scatter_reduce_(0, query, scores, "amax")
     pair = (scores == best[query]).nonzero()[:, 0]

@@ -170,12 +170,12 @@ class Factoriser:
         """Return sums of each feature over the points, where each query uses one part of the node table.
 
         - `x` (P, r): queries, sorted by part.
-        - `table`: the nodes of all parts, M for each, none of which underflows.
+        - `table`: the nodes of all parts, M for each; with `never_underflows`.
         - `which` (P,): part of each query.
         - `counts`: how many queries each part has.
         - `exclude` (P,): index of the point that each query must not use.
 
-        The result is of P queries and M nodes.
+        The result holds sums for P queries and M nodes.
         """
         top, factors = self._query_factors(x, table, exclude)
         n_nodes = len(table.nodes) // len(counts)
@@ -225,8 +225,8 @@ class Factoriser:
     def pairs(self, products: Products, direct: torch.Tensor | None) -> Pairs:
         """Return the moments of each pair.
 
-        `products` has sums of each feature, which are overwritten; sum_m q_m |D_m|^2 does not follow
-        from averaged weights. `direct` (P, r + 2) holds mean, trace and log-sum of pairs that underflow.
+        `products` has sums of each feature, which are overwritten: averaged weights do not give
+        sum_m q_m |D_m|^2. `direct` (P, r + 2) holds mean, trace and log-sum of pairs that underflow.
         """
         sums, underflows = products.sums, products.underflows
         unit = self._points.unit

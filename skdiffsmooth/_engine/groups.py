@@ -2,8 +2,8 @@
 
 At low noise few points matter to a query. Scores of all points in single precision find the groups
 that hold them and never miss one: bounds are compared, and the error of single precision is added.
-All scores here are logits times v in squared units of the radius, without the term that all points
-share, so that they do not overflow at any noise.
+All scores here are logits times v in squared units of the radius, without the term -|y|^2 / 2 of the
+query, so that they do not overflow at any noise.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ GROUP = 32
 # Exponents below minus this are raised to it: products of two of them are normal in single precision.
 _LOWEST_EXPONENT = 40.0
 
-# For queries near the data, scores in a group have a range below this; clamping keeps a few queries
-# far away from loosening the bounds of all.
+# For queries near the data, scores minus the best of their group are above this; lower ones are raised
+# to it, so that a few queries far away do not loosen the bounds of all.
 _WIDEST_RANGE = -4.0
 
-# Error in single precision of the logarithm of a sum of GROUP products of exponentials, relative to
-# its scale; and relative error of a number rounded to single precision.
+# Error in single precision of the logarithm of a sum of GROUP products of exponentials; and relative
+# error of a number rounded to single precision.
 _LOG_ERROR = 3e-5
 _ROUNDING = 1e-6
 
@@ -47,7 +47,7 @@ class PairScores(NamedTuple):
 
 
 class Groups:
-    """Points split into groups of equal size, each of which holds near neighbours.
+    """Points split into groups of equal size, each of points that are near each other.
 
     - `positions` (N, r): on a CPU, N a multiple of `GROUP`.
     - `log_weights` (N,): logarithms of their weights, minus infinity for padding.
@@ -124,7 +124,7 @@ class Groups:
         best_a, best_c = of_queries.amax(2), of_nodes.amax(2)
         below_a = of_queries - best_a[..., None]
         below_c = of_nodes - best_c[..., None]
-        # As sharp as most exponents allow; the lowest are raised, which loosens a valid bound.
+        # As sharp as most exponents allow; the lowest are raised: the bound is looser, but still valid.
         range_of_groups = -float(below_a.clamp_min(_WIDEST_RANGE).mean() + below_c.mean())
         sharpness = self.unit**2 / v
         if range_of_groups > 0:
@@ -151,7 +151,7 @@ class Groups:
         return PairScores(of_queries, of_nodes, bounds >= threshold.float())
 
     def slack(self, distance: torch.Tensor, v: float, dtype: torch.dtype) -> torch.Tensor:
-        """Return by how much a negligible score is below the best, at a `distance` in radii."""
+        """Return how far a negligible score is below the best, at queries of norm `distance` (radii)."""
         wrong = 2 * (self.scaled.shape[2] + 4) * torch.finfo(dtype).eps * (distance + 1)
         return 2 * wrong - self._negligible * (v / self.unit**2)
 

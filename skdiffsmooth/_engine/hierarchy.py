@@ -64,7 +64,7 @@ class PointHierarchy:
             extent = high - low
             widest = extent.argmax(1)
             divided = (radius > smallest) & (extent.max(1) > 0)
-            # Cells that are not divided here are small enough, or many times the same point.
+            # Cells that are not divided here are small enough, or all their points are equal.
             radius[~divided & (radius > smallest)] = 0.0
             levels.append((centroid, mass, radius, parent))
             cells = np.arange(len(starts))

@@ -290,8 +290,8 @@ def _merged(
 ) -> tuple[torch.Tensor, torch.Tensor] | None:
     """Return fewer points (G, 1, M) with log-weights (G, M), or None if there would not be fewer.
 
-    The points (G, N) of each bin of a `width` (G, 1) are replaced by two with the same moments of order
-    zero to three (Gauss quadrature); `weights` (N,) are those of the points.
+    The points (G, N) of each bin, of `width` (G, 1), are replaced by two with the same moments of order
+    zero to three (Gauss quadrature); `weights` (N,) are the weights of the points.
     """
     lowest = points.amin(1, keepdim=True)
     index = ((points - lowest) / width).long()

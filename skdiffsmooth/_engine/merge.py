@@ -56,7 +56,7 @@ class Merger:
         return parts
 
     def single(self, moments: SingleMoments, directions: torch.Tensor) -> SingleMoments:
-        """Return moments merged over all processes; `directions` (B, r, j) are those of `along`."""
+        """Return moments merged over all processes; `along` was computed for `directions` (B, r, j)."""
         return moments
 
     def any(self, condition: bool) -> bool:

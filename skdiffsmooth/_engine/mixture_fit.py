@@ -32,7 +32,7 @@ _KNOWN = ("n_components", "tol", "reg_covar", "max_iter", "init_params")
 
 def is_restart(mixture: Any, first: Any) -> bool:
     """Return whether two unfitted mixtures differ in seeds only and `fit_restarts` can fit them."""
-    # Here and not above: loading it takes as long as the whole package.
+    # Imported here, since loading it takes as long as the whole package.
     from sklearn.mixture import GaussianMixture
 
     if type(mixture) is not GaussianMixture or type(first) is not GaussianMixture:
@@ -63,7 +63,7 @@ def fit_restarts(mixtures: list[Any], X: np.ndarray, memory_limit: float) -> Non
 
 def _fit_together(mixtures: list[Any], X: np.ndarray, memory_limit: float) -> None:
     """Fit mixtures that differ in their seeds only to rows X (n, d), in place and all at once."""
-    # Here and not above: loading it takes as long as the whole package.
+    # Imported here, since loading it takes as long as the whole package.
     from sklearn.cluster import kmeans_plusplus
 
     first, n, n_restarts = mixtures[0], len(X), len(mixtures)
@@ -73,7 +73,7 @@ def _fit_together(mixtures: list[Any], X: np.ndarray, memory_limit: float) -> No
         seed = check_random_state(mixture.random_state)
         own[np.arange(n_components), kmeans_plusplus(X, n_components, random_state=seed)[1]] = 1
     fits = _maximized(responsibilities, X, first.reg_covar, memory_limit)
-    # At first each component holds one of the n rows, its seed.
+    # At first each component is computed from one of the n rows.
     fits.weights[:] = 1 / n
     active, before = np.arange(n_restarts), np.full(n_restarts, -np.inf)
     for _ in range(first.max_iter):

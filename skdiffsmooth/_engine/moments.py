@@ -34,7 +34,7 @@ class Nodes:
     # (M,): factors h_m for which sum_m weights[m] h_m f(xi_m) is the Laplacian of f, averaged over
     # the nodes, exactly for quadratic f (Stein's identity). Traces then follow from log-densities.
     stein: torch.Tensor | None = None
-    stein_norm: float = 0.0  # sum_m weights[m] |h_m|, by which they magnify rounding errors
+    stein_norm: float = 0.0  # sum_m weights[m] |h_m|: factors magnify rounding errors by it
 
     @classmethod
     def single(cls, x: torch.Tensor) -> Nodes:

@@ -9,7 +9,7 @@ circle. Queries are wrapped into one period, so few images suffice: those within
 with D^2 = P^2 / 4 + 2 v log(1 / eps). The kernels of all other images of a point add up to less than eps
 times that of its nearest image. Where sqrt(v) is above P, the kernel is 1 / P up to a relative
 error of 6e-9: the coordinate is then left out, with score and divergence zero. Where there are many
-images, the kernels are products over coordinates (`TorusPosterior`).
+images, `TorusPosterior` computes the kernels as products over coordinates.
 """
 
 from __future__ import annotations
@@ -222,7 +222,7 @@ class PeriodicPosterior(Denoiser):
         return self._at(v).precision_at(v)
 
     def _at(self, v: float, max_norm: float = 0.0) -> _Images | TorusPosterior:
-        """Return the posterior, by images or by products, to use at noise v with nodes of a length."""
+        """Return the posterior, by images or by products, to use at noise v with nodes of this norm."""
         scale = math.sqrt(v)
         margins = []
         for period in self._periods.tolist():
@@ -246,7 +246,7 @@ class PeriodicPosterior(Denoiser):
         return self._sets[key]
 
     def _make_images(self, margins: list[int]) -> _Images:
-        """Return images within margins (r,) of a query, in eighths of periods; -1 means uniform."""
+        """Return images within margins (r,) of wrapped queries, in eighths of periods; -1 is uniform."""
         periods, turns = self._periods, np.array(margins) / _GRID
         kept = np.flatnonzero(turns >= 0)
         positions, point = self._points, np.arange(len(self._points))

@@ -32,7 +32,7 @@ from .points import Points, exclude_, exp_
 from .precision import FloatPromotion
 from .tiles import Tiles
 
-# If at most one pair in this many is requested, pairs of a query and a node are computed one by one.
+# If at most one in this many pairs of a query and a node is requested, each is computed as one query.
 _FEW_PAIRS = 8
 
 
@@ -46,8 +46,8 @@ class Posterior(FloatPromotion, Denoiser):
       All processes must make the same calls, and with several of them no point can be excluded.
     - `radius`: length of the longest point, if the host knows it; otherwise it is read from the
       device.
-    - `trace_weights` (r,): makes every trace sum_j trace_weights_j Cov_jj: of some coordinates, or
-      in other units. Not with shards.
+    - `trace_weights` (r,): if given, traces are sum_j trace_weights_j Cov_jj, for example over some
+      coordinates only, or in other units. Not with shards.
 
     Raises ValueError if `memory_limit` is below what a single query and a single node take.
 

@@ -32,7 +32,7 @@ def log_marginal_kernel(kernel: RadialKernel, rho: np.ndarray, d: int, n_free: i
     result = np.full(rho.shape, -np.inf)
     inside = rho < 1 if kernel.is_compact else np.ones_like(rho, dtype=bool)
     near = rho[inside]
-    # r = R sin(pi s / 2) takes the root at the edge of a compact kernel out of the integrand.
+    # r = R sin(pi s / 2) removes the square root at the edge of a compact kernel from the integrand.
     s = (nodes + 1) / 2
     t = np.sin(0.5 * math.pi * s)
     log_slope = np.log(0.25 * math.pi * weights * np.cos(0.5 * math.pi * s))

@@ -6,17 +6,17 @@ angle theta to its centre only. On S^2 it is an integral, with cos(phi / 2) = co
     K_v = 2 exp(v / 8) (2 pi v)^(-3/2) int_0^(pi / 2) S(phi) / sin(phi / 2) da,
     S(phi) = sum_k (-1)^k (phi + 2 pi k) exp(-(phi + 2 pi k)^2 / 2 v),
 
-and at large v the series of zonal harmonics. On S^1 it is the wrapped Gaussian. Two dimensions
-higher (up to S^5, where rounding is still below 1e-7)
+and at large v the series of zonal harmonics. On S^1 it is the wrapped Gaussian. The kernel
+two dimensions higher (up to S^5, where rounding is still below 1e-7) follows from
 
     K_v on S^(m + 2) = -exp(m v / 2) / (2 pi sin(theta)) dK_v / dtheta on S^m.
 
-Rotations are unit quaternions +-q, where on S^3
+A rotation is a pair +-q of unit quaternions on S^3, and the kernel of rotations is
 
     K_v = exp(v / 2) (2 pi v)^(-3/2) / sin(theta)
           sum_k (-1)^k (theta + pi k) exp(-(theta + pi k)^2 / 2 v).
 
-log K_v + theta^2 / 2 v is a cubic spline of theta, from which all derivatives are taken: so that a score
+log K_v + theta^2 / 2 v is a cubic spline of theta, from which all derivatives are taken, so that a score
 is the exact gradient of its log-density.
 """
 
@@ -149,7 +149,7 @@ class HeatKernel:
 def _kernel_of(v: float, theta: np.ndarray, excess: np.ndarray) -> HeatKernel:
     """Return the kernel, given log K_v + theta^2 / 2 v (n,) at equidistant angles from zero."""
     last = float(theta[-1])
-    # The kernel is even about both ends, but at small v angles are too coarse to show it at the far one.
+    # The kernel is even about both ends, but at small v the angles are too far apart to use the far one.
     far_end = (1, last / v) if v > 2 * theta[1] else (2, 0.0)
     return HeatKernel(v, last, CubicSpline(theta, excess, bc_type=((1, 0.0), far_end)).c)
 

@@ -43,11 +43,11 @@ class _Wrapped(NamedTuple):
 
 
 def _wrapped_gaussian(t: torch.Tensor, ratio: float) -> _Wrapped:
-    """Return the sums of t within half a turn of zero, at a noise scale in turns."""
+    """Return the sums for t within half a turn of zero, at the noise scale `ratio` in turns."""
     if ratio < _SERIES_FROM:
         others, first, second = (torch.zeros_like(t) for _ in range(3))
         for k in range(-_N_IMAGES, _N_IMAGES + 1):
-            # Other terms are below the rounding of one.
+            # Terms that are not computed are below the rounding of one.
             if k and abs(k) * (abs(k) - 1) < 80 * ratio**2:
                 term = (k * t).sub_(k**2 / 2).div_(ratio**2).clamp_(min=-700.0).exp_()
                 others += term
@@ -78,7 +78,7 @@ class _Pairs(NamedTuple):
 
     weights: torch.Tensor  # Weights (B, N) of the points
     log_density: torch.Tensor  # Logarithms (B,) of densities
-    shifts: torch.Tensor  # Mean position of the image less that of the query, (B, r, N)
+    shifts: torch.Tensor  # Mean position of the image minus the query, (B, r, N)
     variances: torch.Tensor  # Variances (B, p, N) of the image in the periodic coordinates
 
 
@@ -171,7 +171,7 @@ class TorusPosterior(Denoiser):
         return SingleMoments(*(torch.cat(each) for each in zip(*parts, strict=True))).to(y.dtype)
 
     def influence(self, y: torch.Tensor, v: float, node_weights: torch.Tensor) -> Influence:
-        """See `Posterior.influence`; that of a point is the sum over its images."""
+        """See `Posterior.influence`; the influence of a point is the sum over its images."""
         n_queries, n_nodes, r = y.shape
         weights = y.new_zeros(n_queries, len(self))
         derivatives = y.new_zeros(n_queries, len(self), r)

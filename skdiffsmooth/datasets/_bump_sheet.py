@@ -92,7 +92,7 @@ class BumpSheet(ManifoldInHull):
         """An estimate of the reach, not below the true one up to rounding.
 
         The smaller of the least radius of curvature, in 32 directions at 25 x 25 centers, and of
-        |q - p|^2 / (2 dist(q - p, T_p)) over pairs of these (Federer 1959, Theorem 4.18).
+        |q - p|^2 / (2 dist(q - p, T_p)) over pairs of images p, q there (Federer 1959, Theorem 4.18).
         """
         c = np.linspace(-self.half_side, self.half_side, REACH_CENTERS)
         y, x = (part.ravel() for part in np.meshgrid(c, c, indexing="ij"))

@@ -149,7 +149,7 @@ class VonMises:
         if value > 1e8:
             raise ValueError(
                 f"concentration={self.concentration!r} is too large; expected at most 1e8. "
-                "The standard deviation in radians is concentration**-0.5; use a larger one."
+                "The standard deviation in radians is concentration**-0.5. Lower the concentration."
             )
 
     @cached_property

@@ -40,11 +40,11 @@ _SHARE_OF_VARIANCE = 0.95
 # error on a thin ellipse is half a nat for a reach of a tenth of the bandwidth, 0.01 for nine tenths).
 _SHORTEST_REACH = 0.5
 # Largest sigma, in units of the distance at which offsets have faded out: up to it, on circles and
-# waves, the density integrates to one within 1e-2 and samples of the level-set kernel follow it.
+# waves, the density integrates to one within 1e-2, and samples of the level-set kernel follow it.
 _WIDEST_SCALE = {"translated": 0.6, "level-set": 0.3}
 
 # Factor on an estimated reach, which is too large at the worst places. On noisy circles and waves no
-# nearest point was missed up to half of it, and one in ten between three quarters and all of it.
+# nearest point was missed up to half the estimate, and one in ten from three quarters to all of it.
 _SHARE_OF_REACH = 0.5
 # Most rows from which the reach is estimated, by comparing pairs of them.
 _MOST_ROWS = 1000
@@ -55,7 +55,7 @@ _FEWEST_ROWS = 10
 
 @dataclass(frozen=True, eq=False)
 class AlongManifold:
-    """The `KernelChoice` of `ManifoldAdaptedDiffusion`, by its parameters."""
+    """The `KernelChoice` of `ManifoldAdaptedDiffusion`; the attributes are parameters of that class."""
 
     manifold: Any
     n_components: Any
@@ -116,7 +116,10 @@ class AlongManifold:
     def check_scales(
         self, kernel: ReducedKernel, coordinates: np.ndarray, bandwidth: float, scales: np.ndarray
     ) -> None:
-        """Raise an error if the reach is too small for the bandwidth, warn if for sigma or the rows."""
+        """Raise an error if the reach is too small for the bandwidth.
+
+        Warn if it is too small for sigma, or if most rows are too far from the manifold.
+        """
         if not isinstance(kernel, ManifoldShape) or not scales.any():
             return
         reach, fading = kernel.reach, fading_distance(kernel.manifold, kernel.reach)
@@ -142,7 +145,7 @@ class AlongManifold:
             warn_user(
                 f"sigma={scales.max():.3g} is large compared with the manifold's reach "
                 f"{reach:.3g} for push={self.push!r}: some log-densities may have errors of several "
-                f"nats, and samples another distribution. Lower sigma to {widest:.3g}."
+                f"nats, and samples may have another distribution. Lower sigma to {widest:.3g}."
             )
 
     def _given_manifold(self, points: np.ndarray, weights: np.ndarray) -> Manifold | None:
@@ -263,7 +266,7 @@ def _along_subspace(manifold: AffineSubspace, hull: AffineHull) -> LinearShape:
     variances, axes = np.linalg.eigh(in_hull @ in_hull.T)
     kept = variances > hull.n_features * np.finfo(np.float64).eps
     roots = axes[:, kept] * np.sqrt(variances[kept])
-    # Of all factors of S, which differ by a rotation of the nodes, the one whose upper block is
+    # Of all factors of S, which differ by a rotation of the nodes, take the one whose upper block is
     # symmetric and positive. At full rank it is the symmetric root, hence the identity on data
     # that lie in the manifold: node by node the model is then that of the isotropic kernel.
     left, _, right = np.linalg.svd(roots[: roots.shape[1]].T)

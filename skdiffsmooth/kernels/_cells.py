@@ -7,9 +7,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-# Points of a cell for each dimension k of the tangent; and points near its mean to which the tangent is
-# fitted, for each of k + 1. Measured: of 3, 6 and 12 points the fewest were best, as long as there are
-# enough for the tangent; of 2, 4 and 8 neighbours 4 were best.
+# Number of points of a cell, divided by the dimension k of the tangent; and number of points near its
+# mean to which the tangent is fitted, divided by k + 1. Measured: of 3, 6 and 12 points the fewest were
+# best, as long as there are enough for the tangent; of 2, 4 and 8 neighbours 4 were best.
 _POINTS_PER_CELL = 4
 _NEIGHBORS = 4
 _MOST_CELLS = 32
@@ -63,7 +63,7 @@ class Cells:
             n_cells = default_n_cells(len(points), n_components)
         if n_neighbors is None:
             n_neighbors = _NEIGHBORS * (n_components + 1)
-        # Here and not above: loading it takes as long as the whole of this package.
+        # Imported here, since loading it takes as long as the whole package.
         from sklearn.cluster import KMeans
 
         start = _halving_means(points, weights, n_cells)

@@ -26,7 +26,10 @@ class SameEverywhere:
         return self.kernel.reduce(hull, points, weights), hull, {}
 
     def candidate_metrics(self, rank: int) -> tuple[Any, ...]:
-        """Return all metrics for an isotropic kernel, and none if offsets depend on the query."""
+        """Return the metrics from which "auto" chooses.
+
+        All for an isotropic kernel, none if offsets depend on the query, "euclidean" for the others.
+        """
         if depends_on_query(self.kernel):
             return ()
         return candidate_metrics(rank) if is_isotropic(self.kernel) else ("euclidean",)

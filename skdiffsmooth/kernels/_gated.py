@@ -58,7 +58,7 @@ class GatedShape:
 
     @property
     def n_nodes(self) -> int:
-        """Half as many as for a constant kernel, since gates average over two to four cells."""
+        """Half as many nodes as for a constant kernel, since gates average over two to four cells."""
         return default_n_nodes(self.rank) // 2
 
     @property
@@ -192,7 +192,7 @@ class GatedScore:
         return self if self.exclude is None else replace(self, exclude=self.exclude[index])
 
     def _in_tiles(self, x: torch.Tensor) -> Iterator[tuple[slice, GatedScore]]:
-        """Yield slices of the queries with their fields; the scores of all cells fit into memory."""
+        """Yield slices so short that the scores of all cells fit into memory, and their fields."""
         # Of each pair: a position, a score, and the terms of the sums over cells.
         per_query = len(self.nodes) * (5 * x.shape[1] + 8) * x.element_size()
         for tile in slices(len(x), rows_within(per_query, self.posterior.memory_limit)):

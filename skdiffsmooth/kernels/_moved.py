@@ -48,7 +48,7 @@ class MovedScore(ABC):
         return self._averages(x, v, with_divergence=False)[:, :-1]
 
     def with_divergence(self, x: torch.Tensor, v: float) -> tuple[torch.Tensor, torch.Tensor]:
-        """See `ScoreField`. The divergence includes the derivatives of the pushed positions."""
+        """See `ScoreField`. The divergence includes the derivatives of the positions."""
         averages = self._averages(x, v, with_divergence=True)
         return averages[:, :-1], averages[:, -1]
 

@@ -27,7 +27,8 @@ _N_ROWS = 16
 _N_LEVELS = 8
 
 
-# Corrections of divergences come from this many rows, and a comparison with this many times the nodes.
+# Corrections of divergences are means over this many rows, from a comparison with this many times the
+# number of nodes.
 _N_CORRECTING, _MORE_NODES = 64, 6
 
 
@@ -60,9 +61,9 @@ def node_error(schedule: ScoreSchedule, reference: ScoreSchedule) -> float:
 
     `reference` is the same model with more and different nodes. The scores s and divergences of
     both are compared at noised rows. To first order an error e of the score changes a log-density by
-    the integral of v (div e + e . s) over log sqrt(v): the first term is the divergence's own error, the
-    second that of the position. Errors of different levels are independent, so the squares of their
-    contributions are added.
+    the integral of v (div e + e . s) over log sqrt(v): the first term is due to the error of the
+    divergence, the second to that of the position. Errors of different levels are independent, so the
+    squares of their contributions are added.
     """
     levels = schedule.levels
     rows, noise = checked_rows(schedule)

@@ -54,12 +54,12 @@ def _mirrored_nodes(dimension: int, n_nodes: int, level: int, seed: int) -> np.n
     half = n_nodes // 2
     if dimension == 0:
         return np.zeros((n_nodes, 0))
-    # Only blocks of a power of two are nets; other sets are the first points of such a block.
+    # Only blocks of a power of two are nets; for other numbers the first points of a block are used.
     block = 2 ** math.ceil(math.log2(half))
     sequence = copy.deepcopy(_scrambled(dimension, seed))
     if level:
         sequence.fast_forward(level * block)
-    # Half a unit of the sequence's resolution, since the quantile of zero is infinite.
+    # Half a unit of the sequence's resolution is added, since the quantile of zero is infinite.
     normal = ndtri(sequence.random(block)[:half] + 2.0**-31)
     if half >= dimension:
         # Of all sets of nodes with unit covariance, the polar factor is the nearest to these nodes.

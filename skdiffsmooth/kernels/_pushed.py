@@ -92,8 +92,8 @@ class _PushedScore(MovedScore):
     def _fading_factor(self, normal: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the factor (n,) of the offsets of queries at foot + `normal`, and its gradient.
 
-        It is one up to half of the distance `fading` and zero beyond it, with a cubic between: where the
-        foot is not unique, offsets would make the field jump.
+        It is 1 up to half of the distance `fading` and 0 beyond `fading`, with a cubic between. Where
+        the foot is not unique, offsets would make the field jump.
         """
         if self.fading is None:
             return normal.new_ones(len(normal)), torch.zeros_like(normal)
@@ -126,9 +126,9 @@ class TranslatedScore(_PushedScore):
     """Smoothing along the copy of the manifold that is translated to the query.
 
     y_m = x + Pi(p + xi_m) - p with p = Pi(x) (Farghly et al. 2025, the form of the experiments):
-    the manifold goes through x, whatever its distance.
+    the copy of the manifold goes through x, whatever the distance of x.
 
-    dy/dx = I + (A_m T_m^T - I) A T^T, with A_m, T_m those of p + xi_m: the identity plus a matrix of
+    dy/dx = I + (A_m T_m^T - I) A T^T, with A_m, T_m taken at p + xi_m: the identity plus a matrix of
     rank k. Where offsets fade by a factor c, y = x + c (Pi(p + xi_m) - p): that matrix is multiplied by
     c, and (Pi(p + xi_m) - p) (dc/dx)^T is added.
 
@@ -152,9 +152,9 @@ class LevelSetScore(_PushedScore):
     Pi(z_m) to z_m and r the distance of x: the normal turns with the manifold, and the kernel stays on
     a level set of the distance as in Farghly et al. 2025, eq. 10.
 
-    The paper moves x + xi_m, not z_m. At a distance r below the kernel's scale these are on all sides of
-    the manifold alike. That is right for log-densities, but scores of opposite sides cancel and no
-    longer point to the manifold, and where x + xi_m crosses a hypersurface its normal flips: with
+    The paper moves x + xi_m, not z_m. At a distance r below the kernel's scale x + xi_m is on all sides
+    of the manifold alike. That is right for log-densities, but scores of opposite sides cancel and no
+    longer point to the manifold, and where x + xi_m crosses a hypersurface, n_m flips: with
     fixed nodes the field jumps there, and its flow is not invertible (on a circle of 12 points 0.4 of
     the mass was lost). At z_m, at a distance of about r, the normal is that of x, moved along the
     manifold. Near the medial axis z_m may be near the manifold again: keep the offsets well below the
@@ -179,7 +179,8 @@ class LevelSetScore(_PushedScore):
         y = target.foot + distance[:, None, None] * normal_at_z
         if derivative is None:
             return y, None
-        # The direction x - foot has a rounding error of eps / r; its limit is wrong by about r.
+        # The direction of x - foot has a rounding error of eps / r. Its limit for r = 0, which replaces
+        # it at small r, has an error of about r.
         close = distance <= math.sqrt(torch.finfo(x.dtype).eps) * x.abs().amax(1)
         normal = torch.where(close[:, None], _some_normal(projection.tangent), normal)
         moves = target.image @ (target.tangent.mT @ normal[:, None, :, None])
@@ -235,7 +236,7 @@ class ManifoldShape:
     """A `ReducedKernel` with isotropic Gaussian offsets that are projected to a known manifold.
 
     The manifold is in the coordinates of the data, `push` names the field in `PUSHES`, and
-    `fading_distance` follows from `reach`; offsets do not fade where it is None.
+    `fading_distance` follows from `reach`; offsets do not fade where `reach` is None.
     """
 
     manifold: Manifold

@@ -12,10 +12,10 @@ DEGREE = 16
 NEGLIGIBLE = 1e-15
 # A cell that was halved 40 times has a negligible integral.
 MOST_HALVINGS = 40
-# Bound for noisy functions, for which all cells would be halved without end; at a jump only one cell
-# is halved at a time.
+# Bound on the number of cells for noisy functions, all of whose cells would be halved without end; at a
+# jump only one cell is halved at a time.
 MOST_CELLS = 4096
-# Bisection, the safeguard of Newton's method, needs this many steps alone.
+# Number of steps to the inverse: as many as bisection, the safeguard of Newton's method, would need.
 ITERATIONS = 60
 
 # The nodes exclude the ends of a cell, at which the function may jump.

@@ -23,7 +23,7 @@ CANDIDATES = 3
 # Newton's method doubles the number of exact digits: on a dozen random curves six steps were exact to
 # rounding. The first steps may be bisections, its safeguard.
 ITERATIONS = 8
-# On a CPU it ends after steps below this, in units of the machine epsilon of the cell coordinate.
+# On a CPU the method ends after steps below this, in units of the machine epsilon of the coordinate.
 CONVERGED = 4
 # Bound in MiB on distances to the table on a CPU: they are read four times, from the cache if they fit.
 CACHE = 1.0

@@ -159,7 +159,8 @@ def intrinsic_dimension(X: Any) -> IntrinsicDimension:
 def check_n_components(value: Any, points: np.ndarray, largest: int) -> int:
     """Return a number of components after checking it, or an estimate from points for "auto".
 
-    Raises TypeError if it is not an integer, and ValueError if it is not between 1 and `largest`.
+    Raises TypeError if it is not an integer or a string, and ValueError for another string or an integer
+    that is not between 1 and `largest`.
     """
     hint = "Pass an integer, or 'auto' for an estimate."
     if isinstance(value, str):

@@ -18,7 +18,7 @@ _EXCESS = 1.2
 _MODEL_ERROR, _EXCESS_ERROR = 0.1, 0.6
 # Relative standard deviation of k itself, which uneven curvature and density shift at all noise scales.
 _SHAPE_ERROR = 0.04
-# Difference of log noise variances over which these errors are correlated.
+# Difference of log noise variances over which the errors of the model are correlated.
 _ALIKE = 0.7
 # Prior standard deviation of the linear term, in units of k.
 _LINEAR = 0.1
@@ -114,7 +114,7 @@ class DimensionFit:
 class _CloudModel:
     """A model of LID at noise variances (L,), linear in the dimension k and in a curvature term.
 
-    Both are computed by least squares for a given variance of the noise of the rows.
+    Both coefficients are computed by least squares, for a given variance of the noise of the rows.
     """
 
     variances: np.ndarray
@@ -152,7 +152,7 @@ class _CloudModel:
         return 1 - self.relative**2
 
     def likeliest_noise(self) -> tuple[float, float]:
-        """Return the noise variance of the rows with the smallest error, and the largest one tried."""
+        """Return the noise variance at which the model's error is least, and the largest one tried."""
         v = self.variances
         largest = _MOST_NOISE * min(v[-1], self.size)
         noises = np.append(0.0, np.geomspace(1e-3 * v[0], largest, 80))
@@ -166,9 +166,10 @@ class _CloudModel:
         return noise, largest
 
     def solve(self, noises: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Return errors (K,) at noise variances (K,), k and linear terms (K, 2), and design matrices.
+        """Return squared errors (K,) at noise variances (K,), k and linear terms (K, 2), and designs.
 
-        The design matrices (K, L + 1, 2) are derivatives of the whitened model and of the prior.
+        Errors are infinite where the noise exceeds its bound. The design matrices (K, L + 1, 2) are
+        derivatives of the whitened model and of the prior.
         """
         v, whiten, d = self.variances, self.whiten, len(self.axis_variances)
         part = _noise_curve(v, noises[:, None])

@@ -72,7 +72,7 @@ def smooth_along_level_sets(
     Offsets change distances: the mean of dist(x + xi)^2 is about the squared distance of x plus the
     variance of the offsets normal to the manifold. With r(x)^2 equal to that mean minus its smallest
     value over a grid of rows, the quadratic parts of the log-densities with and without the second move
-    agree: on a circle their divergence is up to 1500 times smaller than with the distance of the row.
+    agree: on a circle the divergence of the two is up to 1500 times smaller than with None.
 
     Costs n M projections and evaluations of `log_density`, in parts of some 64 MiB; rows do not depend
     on each other.

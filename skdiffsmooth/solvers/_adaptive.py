@@ -41,8 +41,8 @@ class Adaptive:
 
     The same evaluations give rules of order one and two. With g_1 the difference between these two and
     g_2 that between orders two and three, both in nats, the error of the third-order rule is estimated
-    by 4 g_2 min(1, g_2 / g_1). A displacement is multiplied by the norm of the score, which gives its
-    effect on a log-density, or by one over the noise scale if that is larger.
+    by 4 g_2 min(1, g_2 / g_1). An error of position is multiplied by the norm of the score, which
+    gives its effect on a log-density, or by one over the noise scale if that is larger.
 
     Parameters
     ----------

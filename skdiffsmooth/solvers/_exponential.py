@@ -48,7 +48,7 @@ def displacement_in_nats(
 ) -> torch.Tensor:
     """Return by how much displacements (n, r) of rows x (n, r) change their log-densities, (n,).
 
-    This is their length times that of the score (mean - x) / y^2 at noise scale y, or 1 / y if larger.
+    This is their norm times the norm of the score (mean - x) / y^2 at noise scale y, or 1 / y if larger.
     """
     slope = length(mean - x) / y**2
     return slope.clamp_min(1 / y) * length(displacement)

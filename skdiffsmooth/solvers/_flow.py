@@ -21,7 +21,7 @@ class FlowResult(NamedTuple):
     """Log-densities (n,), their estimated errors (n,), and the roughness (n,) of their flows, in nats.
 
     Errors are NaN where they are not estimated. The roughness is the largest difference between the
-    contributions of two consecutive steps to a log-density, or that of the solver if it is larger.
+    contributions of two consecutive steps to a log-density, or the solver's own `roughness` if larger.
     """
 
     log_density: torch.Tensor
@@ -39,7 +39,7 @@ def log_density_with_error(
 ) -> FlowResult:
     """Return the log-densities of queries x (n, r), and their estimated errors.
 
-    `steps` go up to the terminal scale, `terminal_log_density` is that of the terminal distribution,
+    `steps` go up to the terminal scale, `terminal_log_density` returns the log-densities there,
     and `finer` are steps of half the size. A solver that does not estimate its error is also run with
     these, and the error is estimated from the difference; without `finer` it is NaN.
     """
@@ -137,6 +137,6 @@ def _per_row(state: Solver, name: str, x: torch.Tensor, default: float) -> torch
 def step_error(order: int, coarse: torch.Tensor, fine: torch.Tensor) -> torch.Tensor:
     """Return Richardson's estimate of the absolute error of `coarse`, log-densities (n,) in nats.
 
-    `fine` are those by steps of half the size, and `order` is that of the solver.
+    `fine` are log-densities by steps of half the size, and `order` is the order of the solver.
     """
     return (coarse - fine).abs() / (1 - 2.0**-order)

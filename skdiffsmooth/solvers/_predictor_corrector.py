@@ -30,8 +30,8 @@ class PredictorCorrector:
     Parameters
     ----------
     snr : float, default=0.16
-        Signal-to-noise ratio of the corrector, below 1. Across the data, the variance of its stationary
-        distribution is too large by a factor of 1 + snr^2, 2.6 % by default.
+        Signal-to-noise ratio of the corrector, below 1. In directions normal to the data, the variance
+        of its stationary distribution is too large by a factor of 1 + snr^2, 2.6 % by default.
     n_corrections : int, default=1
         Langevin steps after each step of the predictor. With 0 samples are those of `Heun`, but there
         are no log-densities.
@@ -44,7 +44,7 @@ class PredictorCorrector:
     Notes
     -----
     A step takes ``2 + n_corrections`` field evaluations. The error decreases with the first power of the
-    step size if snr^2 is decreased with it; at a fixed `snr` the error of that variance remains.
+    step size if snr^2 is decreased with it; at a fixed `snr` the error of the variance remains.
 
     References
     ----------
@@ -74,7 +74,7 @@ class PredictorCorrector:
     def __post_init__(self) -> None:
         hint = "It is a signal-to-noise ratio; 0.16 suits most data."
         if check_real("snr", self.snr, hint=hint) >= 1:
-            # The steps then diverge across the data: |1 - 2 snr^2| >= 1.
+            # The steps then diverge in directions normal to the data: |1 - 2 snr^2| >= 1.
             raise ValueError(f"snr={self.snr!r} is out of range; expected a number < 1. {hint}")
         check_integer("n_corrections", self.n_corrections, minimum=0)
 
