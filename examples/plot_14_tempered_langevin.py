@@ -75,8 +75,8 @@ for name in shapes:
 # %%
 # Chains
 # ------
-# Half of 160 chains start where the density is highest, half where it is lowest; R-hat tells whether
-# they still depend on that. Steps are adjusted (``metropolis=True``), so that the distribution is
+# Half of 160 chains start where the density is highest, half where it is lowest; R-hat shows whether
+# they still depend on the start. Steps are adjusted (``metropolis=True``), so that the distribution is
 # exact and the only error is that of finitely many draws: *error* is the mean distance from the exact
 # distribution of as many independent draws as the effective sample size. Relaxation takes some
 # 1 / v^(1 - a/2) steps.

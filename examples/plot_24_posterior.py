@@ -133,6 +133,6 @@ plt.show()
 # %%
 # What it cannot do
 # -----------------
-# Each posterior costs some hundred to some thousand log-densities of the model; where few draws are
-# effective, they are annealed, at some ten thousand. A posterior is as good as its prior: rows unlike
-# all training rows are not drawn. ``log_evidence`` warns where nothing supports the likelihood.
+# Each posterior costs some hundred to some thousand log-densities of the model. A posterior is as good
+# as its prior: rows unlike all training rows are not drawn. ``log_evidence`` warns where nothing
+# supports the likelihood.

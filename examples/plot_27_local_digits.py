@@ -57,7 +57,7 @@ def samples(model, n):
 # Three measures
 # --------------
 # *Nats*: mean log-density of held-out images. *Distance*: that of 300 drawn images to the nearest
-# training image, divided by that of other real images: 0 are copies, 1 are as new as real ones.
+# training image, divided by that of other real images: 0 means copies, 1 as new as real ones.
 # *Detected*: the share of images that nearest neighbours assign correctly to the drawn or to real ones;
 # 0.5 is chance. Its floor is the same test of real images against real ones; in 64 columns it finds
 # large differences only.
