@@ -101,7 +101,7 @@ print(f"moments of p {mass @ x:.3f} {np.sqrt(mass @ (x - mass @ x) ** 2):.3f}")
 #           s(x) = \nabla \log q(x) = -\nabla E(x).
 #
 # The partition function :math:`Z` is an integral over all of space. The *score* :math:`s`, the
-# direction in which the density grows fastest, does not need it. The calls are ``energy`` and
+# direction in which the density grows fastest, does not depend on Z. The calls are ``energy`` and
 # ``grad_log_density``; scikit-learn's ``score`` is something else, the mean log-likelihood. The example
 # uses rows from another known distribution: points of a curve plus noise of scale 0.02.
 shape = lima_bean()
@@ -165,8 +165,8 @@ axes[1].legend()
 
 # %%
 # An R-hat of one says that the chains agree with one another, which takes more than 50 draws. It
-# does not say that they agree with the target: the large step of the unadjusted ones makes their
-# distribution too wide.
+# does not say that they agree with the target: the large step of the unadjusted chains makes
+# their distribution too wide.
 #
 # Score matching: comparing scores
 # --------------------------------
@@ -284,8 +284,8 @@ for ax, (name, estimate) in zip(
 # -------------------------------
 # The flow of a smoothed score leads to a distribution: ``sample`` draws from it, and
 # ``score_samples`` integrates the divergence along the flow, so held-out likelihood can compare it
-# with other densities. If no scales are given, ``fit`` chooses them. The truth is known here, and so
-# is KL.
+# with other densities. If no scales are given, ``fit`` chooses them. The truth is known here, so KL
+# can be computed.
 print("                                           held-out NLL   KL from the truth")
 for estimate in (KDESampler(bandwidth="loo"), model, SmoothedScoreDiffusion()):
     log_q = estimate.fit(X).score_samples(X_new)

@@ -37,7 +37,7 @@ offsets = np.concatenate([half, -half])
 
 
 def near_circle(bandwidth):
-    """Return cells up to six bandwidths from the circle, half of one wide, and their volume."""
+    """Return midpoints of cells up to six bandwidths from the circle, and the volume of a cell."""
     side = 1 + 6 * bandwidth
     grid = regular_grid([-side, -side], [side, side], round(4 * side / bandwidth))
     return grid.points[shape.manifold.distance(grid.points) < 6 * bandwidth], grid.volume
@@ -67,8 +67,9 @@ def normalised(log_density, volume):
 # %%
 # Thm 3.6: the divergence over a decade of sigma / reach
 # ------------------------------------------------------
-# Renyi divergences of order 2 of the log-smoothed density from the other, and the slopes of their
-# log-log lines. The standard error is that of the fit: it is large for a curved line.
+# Renyi divergences of order 2 of the log-smoothed density from that smoothed along level sets, and
+# the slopes of their log-log lines. The standard error is that of the fit: it is large for a curved
+# line.
 sigmas = np.geomspace(0.03, 0.3, 6)
 
 
@@ -150,8 +151,8 @@ ax.loglog(sigmas, 0.3 / sigmas, "k:", label="1 / sigma, at any height")
 ticks(ax, [0.03, 0.1, 0.3])
 
 # %%
-# It falls more slowly than the bound, since without smoothing it is finite. Two things are random: the
-# hundred points, and distances without smoothing, which are means of 50 000 draws (0.3 %). Two things
-# are not shown: other dimensions (the bounds grow with them), and the density at the end of a flow
-# through all noise levels, in place of which this page, like the publication, uses that of the last
-# level.
+# The range falls more slowly than the bound, since without smoothing it is finite. Two things are
+# random: the hundred points, and distances without smoothing, which are means of 50 000 draws (0.3 %).
+# Two things are not shown: other dimensions (the bounds grow with them), and the density at the end of
+# a flow through all noise levels, in place of which this page, like the publication, uses that of the
+# last level.

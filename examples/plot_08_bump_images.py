@@ -105,11 +105,11 @@ axes[0].legend()
 #
 # .. math:: \sigma \sqrt{d / M} = 0.286 \, \sigma \qquad (d = 4096,\ M = 50\,000),
 #
-# nearly all of it across manifold and data: it adds to both distances in squares. The published
-# process takes 100 steps of Euler and Maruyama: from N(0, 9 I) down a geometric grid to v = 1e-6, and
-# from there to none. It adds noise in that step too, of norm 0.064. Here it runs without this noise
-# and with fewer draws, beside the formula, to which the norm of one mean of draws adds about a per
-# cent. *Exact* is the same solver with the library's nodes, of mean zero.
+# nearly all of it normal to the manifold: its square adds to the squares of both distances. The
+# published process takes 100 steps of Euler and Maruyama: from N(0, 9 I) down a geometric grid to v =
+# 1e-6, and from there to none. It adds noise in that step too, of norm 0.064. Here it runs without this
+# noise and with fewer draws, beside the formula, with which the norm of one mean of draws agrees to
+# about a per cent. *Exact* is the same solver with the library's nodes, of mean zero.
 exact = {"solver": "euler-maruyama", "n_steps": 100, "n_levels": 100, "n_nodes": 128}
 exact |= {"terminal": "gaussian", "terminal_scale": 3}
 sigmas = np.array(list(FIG_8))
@@ -166,8 +166,8 @@ print("isotropic, 1.3 from the data: {:.2f} off exact, {:.2f} with noise".format
 
 # %%
 # Up to sigma = 1.8 samples of isotropic smoothing are near the training images, each moved a little
-# towards its neighbours, and the published setting adds noise: as new, and as far off the
-# manifold, as a kernel density estimate would make it. At the largest scale the floor is less
+# towards its neighbours, and the published setting adds noise: samples are as new, and as far off
+# the manifold, as those of a kernel density estimate. At the largest scale the floor is less
 # than a third of the squared distance. It moves the isotropic curve to the diagonal, not the
 # adapted one; so the adapted kernel is better, but by less than the noise makes it appear. That kernel
 # is given the manifold, which cannot be learned from sixteen images.

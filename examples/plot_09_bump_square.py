@@ -15,7 +15,7 @@ from one another as those sixteen, so every kind of smoothing is better here.
 # The same three ways
 # -------------------
 # Noise of the bandwidth has the norm bandwidth * sqrt(4096) = 0.06. Each sample of the adapted
-# kernel takes thousands of projections on the surface, hence few of them.
+# kernel takes thousands of projections on the surface, so few are drawn.
 import warnings
 
 import matplotlib.pyplot as plt
@@ -92,8 +92,8 @@ for ax, name, image in zip(axes, titles, np.concatenate(list(shown.values())), s
 # The kernel density estimate stays on the lattice and adds noise to all pixels. Isotropic
 # smoothing fills the square: with neighbours on all sides it averages bumps that overlap, whose
 # mean is nearly round. Samples of the adapted kernel are several times nearer to the surface still, and
-# do not leave it where it has no newer images. But the kernel is given the surface, and one of its
-# nodes takes as long as some twenty of the isotropic kernel.
+# stay on it where no image of it is farther from the data. But the kernel is given the surface, and one
+# of its nodes takes as long as some twenty of the isotropic kernel.
 #
 # Distances are means over 40 samples, good to some per cent. What fresh Monte Carlo draws would
 # do to the isotropic kernel comes from the formula of the page on the curve, with as many draws

@@ -14,7 +14,7 @@ the data.
 # %%
 # Curves of images
 # ----------------
-# The first three 4s, 2s and 7s, and the ellipse through their codes. The activations of the
+# For 4s, 2s and 7s, the ellipse through the codes of the first three. The activations of the
 # decoder are smooth, and so is a curve of images: ``Curve`` tabulates it to ten digits or raises an
 # error.
 import matplotlib.pyplot as plt
@@ -150,5 +150,5 @@ for digit, curve in curves.items():
 # With ten images that are far apart against the reach, isotropic smoothing follows chords: it is
 # better than the KDE in the distance, by a tenth to a quarter, and worse in these features,
 # which hardly depend on the KDE's noise and do depend on averages of images. The Frechet distance of so
-# few samples shows nothing else: on the curve of 7s another seed and 600 samples gave 0.43 for the
-# kernel along it. And that kernel was given the curve, which cannot be learned from the data alone.
+# few samples shows no finer difference: on the curve of 7s another seed and 600 samples gave 0.43 for
+# the kernel along it. And that kernel was given the curve, which cannot be learned from the data alone.

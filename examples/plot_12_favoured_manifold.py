@@ -62,9 +62,9 @@ print(f"by the bound the circle is favoured from bandwidth {equal:.2f} on, at ev
 # K is the same for both up to 3 %, so the bounds cross in the bandwidth and not in sigma: below
 # 0.12 the waves are favoured whatever the smoothing.
 #
-# What the bound bounds
-# ---------------------
-# The divergence itself (order 1: nats), on a grid; *plain* and *corrected* level sets as in
+# The divergence that is bounded
+# ------------------------------
+# Divergences (order 1: nats) on a grid; *plain* and *corrected* level sets as in
 # :ref:`sphx_glr_gallery_plot_07_divergence_grows_with_curvature.py`.
 def normalised(log_density):
     return log_density - logsumexp(log_density) - np.log(grid.volume)
@@ -142,8 +142,8 @@ axes[2].set_yticks([0.02, 0.05, 0.1, 0.2], ["0.02", "0.05", "0.1", "0.2"])
 # ------------------------------
 # Samples do change from the waves to the circle as sigma grows, before they collapse; so does the
 # divergence from the density along *plain* level sets, at a smaller scale. The bound, as read
-# here, does neither: it changes with the bandwidth, and where it favours the circle, at 0.15,
-# samples are never nearer to it. Along *corrected* level sets the waves describe the density
+# here, does not: which manifold it favours depends on the bandwidth only, and where that is the circle,
+# at 0.15, samples are never nearer to it. Along *corrected* level sets the waves describe the density
 # better at all scales. None of this contradicts the theorem, which requires that the sum of Delta and
 # the largest change of a distance be below tau / 96: that is 0.0104 for the circle, whose Delta is
 # 0.13. The theorem describes the mechanism; it does not predict the scale at which samples change.

@@ -16,9 +16,9 @@ rougher curves too, more samples for the coverage, and its tables are in :doc:`/
 # Distance and coverage from 400 to 6400 rows
 # -------------------------------------------
 # Five samplers: the kernel density estimate; the one-step *inertial* sampler, a full step of
-# denoising from there (degree 0); a row plus noise of scale 0.3, projected on local polynomials of
-# degree 1, 2 and 3. The bandwidth of the first two is N^(-1/6) / 2. The smoothed score, which
-# chooses its scales, stops at 1600 rows here, with two draws.
+# denoising from a draw of that estimate (degree 0); a row plus noise of scale 0.3, projected on local
+# polynomials of degree 1, 2 and 3. The bandwidth of the first two is N^(-1/6) / 2. The smoothed score,
+# which chooses its scales, stops at 1600 rows here, with two draws.
 import matplotlib.pyplot as plt
 import numpy as np
 from scipy.stats import linregress
@@ -122,12 +122,12 @@ for ax in axes:
     ax.legend(fontsize=7)
 
 # %%
-# Degrees 1 to 3 are beyond N^(-1/2) by thirty standard errors and more, although the density jumps;
-# the KDE and the one-step sampler are slower than that. With 6400 rows samples of degree 2 are 1800
-# times nearer to the sphere than to a row: they are new. And they cover it: 400 rows suffice for
-# samples that cover as finely as 4000 draws of the true distribution can show (0.092 and 0.089), for
-# which the one-step sampler needs more than 6400 (0.10). Where the curves reach that floor, their
-# slopes have no meaning.
+# Distances of degrees 1 to 3 fall faster than N^(-1/2), by thirty standard errors and more, although
+# the density jumps; those of the KDE and the one-step sampler fall more slowly. With 6400 rows samples
+# of degree 2 are 1800 times nearer to the sphere than to a row: they are new. And they cover it: 400
+# rows suffice for samples that cover as finely as 4000 draws of the true distribution can show (0.092
+# and 0.089), for which the one-step sampler needs more than 6400 (0.10). Where the curves reach that
+# floor, their slopes have no meaning.
 #
 # Where samples are
 # -----------------

@@ -71,8 +71,8 @@ axis.set(xlabel="bill length, mm", ylabel="bill depth, mm")
 axis.legend()
 
 # %%
-# The mutual information of each column and the species, in nats; log 3 = 1.1 would determine the
-# species.
+# The mutual information of each column and the species, in nats; at log 3 = 1.1 the column would
+# determine the species.
 for name in ("island", "bill_length_mm", "body_mass_g", "sex"):
     value, error = mutual_information(model, "species", name, error=0.05, random_state=0)
     print(f"{name:15s} {value:.2f} ± {error:.2f}")

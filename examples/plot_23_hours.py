@@ -80,6 +80,6 @@ axis.set(xlabel="hour", ylabel="temperature, F")
 axis.legend()
 
 # %%
-# **What it cannot do.** Rows are taken to be independent: 8000 hours in a sequence are fewer
-# independent ones, and 300 of them were drawn for training. Declared periods are the user's: a wrong
-# one folds the distribution onto itself.
+# **What it cannot do.** Rows are taken to be independent: 8000 hours in a sequence hold as much
+# as fewer independent rows, and 300 of them were drawn for training. Declared periods must be right: a
+# period that is too short folds the distribution onto itself.

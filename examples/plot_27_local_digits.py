@@ -1,6 +1,6 @@
 """
-Digits whose pixels see patches
-===============================
+Digits: scores of pixels from patches
+=====================================
 
 **The claim**: where the columns of a table are pixels, a score in which each pixel has posterior
 weights from its own patch gives new images a higher likelihood than one with the same weights for all
@@ -57,7 +57,7 @@ def samples(model, n):
 # Three measures
 # --------------
 # *Nats*: mean log-density of held-out images. *Distance*: that of 300 drawn images to the nearest
-# training image, divided by that of other real images: 0 are copies, 1 are as new as real ones.
+# training image, divided by that of other real images: 0 means copies, 1 as new as real ones.
 # *Detected*: the share of images that nearest neighbours assign correctly to the drawn or to real ones;
 # 0.5 is chance. Its floor is the same test of real images against real ones; in 64 columns it finds
 # large differences only.
@@ -108,7 +108,7 @@ show(train, drawn, 8)
 # %%
 # MNIST
 # -----
-# Means of 2 x 2 pixels in 17 grey levels.
+# Each pixel is a mean of 2 x 2 pixels of MNIST, in 17 grey levels.
 mnist = mnist_data()[0].reshape(-1, 14, 2, 14, 2).mean(axis=(2, 4)).reshape(-1, 196)
 mnist = (np.round(mnist / 255 * 16) + rng.uniform(size=mnist.shape)) / 17
 mnist = mnist[rng.permutation(len(mnist))][:600]
@@ -116,8 +116,8 @@ large = fitted(mnist, 14, n_batches=600)
 show(mnist, {name: samples(model, 14) for name, model in large.items()}, 14)
 
 # %%
-# How far pixels see
-# ------------------
+# The patch size of each noise level
+# ----------------------------------
 # The denoisers of each noise level are chosen by their error on left-out images. The figure shows the
 # weight of each patch size: at low noise the score of a pixel depends on the pixel and its neighbours,
 # at high noise on the whole image.
@@ -137,7 +137,7 @@ ax.legend(loc="center left", bbox_to_anchor=(1, 0.5), fontsize=8)
 # %%
 # What this does not say
 # ----------------------
-# That every sample is a digit: a patch does not determine which digit its image is, and some samples
+# Not every sample is a digit: a patch does not determine which digit its image is, and some samples
 # join parts of several. Images should be aligned. On tables, whose columns have no positions, local
 # scores have lower likelihoods. The bandwidth was given to save time; "auto" searches it by
 # leave-one-out likelihood. :doc:`/evidence/local` has more data and more densities, with paired errors.

@@ -64,4 +64,5 @@ for ax, (name, rows) in zip(axes, draws.items(), strict=True):
 # What this says
 # --------------
 # The local density is as good as the autoregression, within these errors, not better: for windows of
-# smooth series many of its denoisers are the Wiener filter, that of one Gaussian. It is for images.
+# smooth series many of its denoisers are the Wiener filter, that of one Gaussian. It is meant for
+# images.

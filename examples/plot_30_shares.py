@@ -105,7 +105,7 @@ plt.colorbar(points, ax=axes, label="log10 of the output", shrink=0.8)
 # ---------------------------
 # A density of the free columns is converted to one of two shares, per unit of both, by the derivative
 # of the map: the share of capital changes by 1 - labor where its part of the rest changes by one.
-# Beside it two usual distributions of shares, both given nothing else: a Gaussian of log-ratios
+# Beside it are two usual distributions, both of the shares alone: a Gaussian of log-ratios
 # (Aitchison 1982), and one Gaussian of two shares, which has mass outside of the triangle.
 free = ["labor", "capital of rest"]
 log_shares = {
@@ -151,6 +151,6 @@ plt.tight_layout()
 
 # %%
 # **What it cannot do.** It cannot choose the free columns: others (capital first, or log-ratios) give
-# another density, as units do that are not proportional. A share of exactly zero, which no producer has
-# here, would be an atom of its free column. And 104 rows to train on are few: differences of a tenth
-# of a nat are within the errors.
+# another density, as any nonlinear change of a column does. A share of exactly zero, which no producer
+# has here, would be an atom of its free column. And 104 rows to train on are few: differences of a
+# tenth of a nat are within the errors.

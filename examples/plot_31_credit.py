@@ -4,8 +4,8 @@ Applications for credit
 
 **What you see here**: a table of applications as a bank has it, with categories, counts, amounts with
 zeros and missing incomes, of which 28 % went bad (``credit_data`` of modeldata). One density of whole
-rows draws applications, says how probable a bad one is whatever is missing, and which column makes an
-application unusual.
+rows draws applications, gives the probability that one goes bad, whatever cells are missing, and shows
+which column makes an application unusual.
 """
 
 # %%
