@@ -392,7 +392,10 @@ class KDESampler(PosteriorMixin, DistanceDensityMixin, BaseEstimator):
         *,
         exclude_from: tuple[np.ndarray, np.ndarray] | None = None,
     ) -> np.ndarray:
-        """Return the log-density of rows (n, d); with points `exclude_from`, row i excludes point i."""
+        """Return the log-density of rows (n, d).
+
+        `exclude_from` are the points and their weights; row i then excludes point i.
+        """
         points, weights = exclude_from or (self.points_, self.weights_)
         metric, kernel, limit = self.coordinates_, self.kernel_, self._memory_limit()
         outside = metric.columns.outside(metric.columns.scaled(X))

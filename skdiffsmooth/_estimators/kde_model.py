@@ -22,7 +22,7 @@ def curvatures(bandwidth: Any) -> np.ndarray:
 
 
 def units_of(kernel: str, bandwidth: Any) -> Any:
-    """Return the divisor of the columns: the bandwidth, or `unit_for` it for non-Gaussian kernels."""
+    """Return the divisor of the columns: the bandwidth, or `unit_for(bandwidth)` if not Gaussian."""
     return bandwidth if kernel == "gaussian" or np.ndim(bandwidth) else unit_for(bandwidth)
 
 

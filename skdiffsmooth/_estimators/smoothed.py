@@ -87,8 +87,8 @@ class SmoothedScoreDiffusion(BaseScoreDiffusion):
         ``{"hour": 24, "wind_direction": 360}``. Distances in such a column wrap, so that a whole period
         added to a value changes nothing, densities integrate to one over one period, and draws are from
         0 to the period. The metric scales such a column by its circular standard deviation and does not
-        mix it with others. Use it for columns whose smallest and largest values are close to one
-        another, such as hours. Only isotropic kernels are allowed, and no `base`, `shards` or
+        mix it with others. Use it for columns whose smallest and largest values are neighbours, such as
+        the hours 0 and 23. Only isotropic kernels are allowed, and no `base`, `shards` or
         ``terminal="gaussian"``. See docs/guide/periodic.md.
     kernel : {"gaussian", "uniform-ball", "temperature"} or Kernel, default="gaussian"
         Distribution of the offsets that the score is averaged over; an object of `skdiffsmooth.kernels`
@@ -135,7 +135,7 @@ class SmoothedScoreDiffusion(BaseScoreDiffusion):
         more than five times the noise scale have more steps, up to 32 times as many and 256 in all. The
         error of mean log-densities is then below some thousandths of a nat where sigma is at most 20
         bandwidths; `fit` warns if the estimated error of nodes and steps exceeds 0.2 nats a row. A
-        number is used unchanged for all rows.
+        number holds for all rows: none is computed again with more steps.
     n_levels : int or "auto", default="auto"
         Number of intervals of the noise range, each with its own nodes. It is part of the model: with
         more levels the errors of finitely many nodes average out. "auto" is one level for each step of

@@ -74,8 +74,8 @@ def find_modes(model: Any, *, n_modes: int = 20) -> Modes:
     Returns
     -------
     Modes
-        Modes, log-densities, eigenvalues of Hessians and fractions of rows. These sum to less than one
-        if maxima were left out.
+        Modes, log-densities, eigenvalues of Hessians and fractions of rows, which sum to less than
+        one if maxima were left out.
 
     Raises
     ------
@@ -169,7 +169,7 @@ def find_modes(model: Any, *, n_modes: int = 20) -> Modes:
 
 
 class _Bandwidths:
-    """Distances in bandwidths, and `directions` (r, d): steps of one bandwidth that span the hull."""
+    """Distances in bandwidths, and `directions` (r, d): steps of one bandwidth along the hull."""
 
     def __init__(self, model: Any) -> None:
         metric = model.coordinates_

@@ -138,7 +138,7 @@ class TransformedDensity(PosteriorMixin, DensityOfColumnsMixin, BaseEstimator):
     A row of weight k counts as k equal rows. Where the transformer or the density takes no
     weights, rows are repeated, which needs whole numbers.
 
-    Besides density and transformer, `fit` takes 512 or 4096 draws if the range is not all of R^d.
+    Besides fitting both, `fit` draws 512 or 4096 rows if the range is not all of R^d.
 
     References
     ----------

@@ -1,4 +1,4 @@
-"""One column of a table: its kind, its coordinates, and its cells as levels and values, and back."""
+"""One column of a table: its kind and coordinates, and its cells as levels and values and back."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class EncodedTable:
     """Values (n, n_continuous) in units of the columns; NaN where a cell is missing or at an atom."""
     index: Any = None  # The index of a pandas frame, or None
     is_new: np.ndarray | None = None
-    """Which levels (n, n_discrete) are -1 because the level is new to the column; None means no cell."""
+    """Which levels (n, n_discrete) are -1 because the level is new to the column; None means none."""
 
     def __len__(self) -> int:
         return len(self.levels)

@@ -58,7 +58,7 @@ _MOST_STEPS = 100
 _FARTHEST = 0.02
 # Fewest float64 numbers between two neighbouring decimals; with fewer, any value is near a decimal.
 _FEWEST_STEPS = 1000
-# Fewest values that would be expected beyond a bound if there were none; fewest rows for that test and
+# Fewest values that would be expected beyond a bound if it were no bound; fewest rows for that test and
 # for the test of logarithms.
 _BEYOND = 20
 _ROWS_FOR_BOUNDS = 20
@@ -76,9 +76,9 @@ class Lattice:
     """The unit, or that of the last decimal of exact values; 0 where nothing was rounded."""
     offset: float = 0.0
     decimals: int | None = None
-    """The number of decimals of all values, or None if they have more than the step."""
+    """The number of decimals of all values, or None if no number below 16 fits."""
     slack: float = 0.0
-    """Largest distance of recorded values from the lattice that is floating-point rounding."""
+    """Largest distance of recorded values from the lattice that is taken for floating-point rounding."""
 
     def rounded(self, values: np.ndarray) -> np.ndarray:
         """Return the nearest values of the lattice; those that are on it are returned unchanged."""
@@ -285,7 +285,7 @@ def _with_levels(
     """Return a kind with the levels of the training rows (n,)."""
     levels = set(present.tolist())
     if column_type.categories is not None:
-        # Ordered levels are all kept, since distances count the levels between two others.
+        # Ordered levels are all kept: the distance of two levels depends on the levels between them.
         ordered = [level for level in column_type.categories if kind.is_ordered or level in levels]
         return type(kind)(tuple(ordered))
     if kind.is_ordered and any(isinstance(level, str | bytes) for level in levels):
@@ -439,7 +439,7 @@ def _median(values: np.ndarray, counts: np.ndarray) -> float:
 
 
 def _is_likelier_as_logarithm(values: np.ndarray, counts: np.ndarray) -> bool:
-    """Return whether a Gaussian fits the logarithm of positive values (m,) much better than them."""
+    """Return whether a Gaussian fits the logarithms of values (m,) > 0 much better than the values."""
     if values[0] >= _median(values, counts) / 2:
         return False
     # Divided by the largest, so that squares are finite.

@@ -107,7 +107,7 @@ def fit_mixed(
 def _fit_gated(fitted: MixedDensity, columns: np.ndarray, training: _Training) -> int:
     """Return the number of rows in which columns are at no atom, after adding their density.
 
-    No density is added if this number is 0, or small for several columns.
+    No density is added if this number is 0, or below ten with several columns.
     """
     rows, z, weights, kernels = training
     table = fitted.table

@@ -279,7 +279,7 @@ class Integer(Numerical):
     low, high : float or None, default=None
         The smallest and the largest value that may occur; None is no bound.
     atoms : tuple of float or "auto", default="auto"
-        See `Continuous`; the other values of the column are then counts without this value.
+        See `Continuous`; the density of the other values is estimated without rows at an atom.
     unit : float or "auto", default="auto"
         See `Continuous`. "auto" is one, or the greatest common divisor of the differences.
 
