@@ -162,7 +162,7 @@ class SmoothedScoreDiffusion(BaseScoreDiffusion):
         Noise scale sqrt(v_T) at the start of the reverse process, in units of the metric. "auto" is the
         largest of 3 sigma (its value at the bandwidth, if it is a function), 2 bandwidth, and the
         smaller of 8 sigma and the data's widest standard deviation: with more noise the effect of
-        smoothing is negligible. It is never less than the data's standard deviation where `sigma` is a
+        smoothing is negligible. The scale is at least the data's standard deviation if `sigma` is a
         function, `noise` shrinks the data, or `terminal` is "gaussian".
     random_state : int, RandomState or None, default=None
         Seed of `sample` where its call passes none, and of the node sets. None draws anew at every call
@@ -293,8 +293,8 @@ class SmoothedScoreDiffusion(BaseScoreDiffusion):
     than the dimension of their hull plus one. In these directions the density is Gaussian with the
     width of rounding, 2^14 float64 steps at the largest value of a column, whatever the bandwidth is.
     So draws satisfy relations to rounding, and log-densities of rows that satisfy them are high by a
-    constant: some 25 nats for each relation. They are comparable between models with the same
-    relations. With fewer rows, the bandwidth applies in directions in which no row varies, in scaled
+    constant: some 25 nats for each relation. Compare log-densities of models with the same relations
+    only. With fewer rows, the bandwidth applies in directions in which no row varies, in scaled
     columns.
 
     In the Euclidean metric features should have comparable units: put a StandardScaler before. Where

@@ -42,7 +42,7 @@ from ._unconditional import draw, draw_through
 # of 0.4 % is missed one time in eight, and draws of a diffusion cost more than its fit. The seed is
 # fixed, so that a search compares candidates on the same draws.
 FIRST_DRAWS, MORE_DRAWS, MASS_SEED = 512, 3584, 0
-# The fits of these do not depend on how often a row occurs.
+# Fits of these classes do not depend on how often a row occurs.
 UNWEIGHTED = (MinMaxScaler, MaxAbsScaler, FunctionTransformer, FrozenEstimator)
 # `fit` warns if transformer and inverse change a column by more than this fraction of its standard
 # deviation: at a bandwidth of a hundredth of that deviation, log-densities are then off by about 1e-4

@@ -310,7 +310,7 @@ class SmoothedScoreDiffusionCV(DensityEstimatorMixin, BaseEstimator):
 
     def _parsed(self, estimator: BaseScoreDiffusion, n_features: int) -> ParsedParameters:
         """Return the parameters that the search does not choose, after checking them."""
-        # A clone, since this draws from a RandomState, and the final fit must draw the same seed.
+        # A clone: `_parsed` draws a seed from its RandomState, and the final fit must draw the same one.
         parsed = clone(estimator)._parsed(n_features)
         if parsed.base is not None:
             raise ValueError(

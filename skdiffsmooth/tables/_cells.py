@@ -19,7 +19,7 @@ _N_MIDPOINTS, _N_LATTICE, _N_LARGE_LATTICE, _N_FEW = 27, 17, 31, 5
 # Errors in nats above which the number of points is tripled, and tripled again; where points need
 # integrals the second number is used for both.
 REFINED = 0.1, 0.2
-# No generator is a multiple of three, so that a lattice of three times as many points has none twice.
+# No generator is a multiple of three, so that a lattice of three times as many points repeats none.
 _GENERATORS = {
     5: [1, 2],
     17: [1, 22, 41, 37, 2, 8, 23, 38],

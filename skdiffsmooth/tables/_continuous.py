@@ -69,7 +69,7 @@ class ContinuousPart:
     group: (
         np.ndarray | None
     )  # (n,) index of each row in `fitted.points_`, or None if these cannot be reweighted
-    offsets: np.ndarray  # (m, p) points of a cell of width one, over which it is averaged
+    offsets: np.ndarray  # (m, p) points of a cell of width one, over which the density is averaged
 
     @property
     def relevant(self) -> np.ndarray:

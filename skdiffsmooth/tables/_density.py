@@ -168,7 +168,7 @@ class MixedDensity:
         return log_masses + of_values, errors
 
     def _combinations(self, rows: EncodedTable) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Return all combinations of those missing levels on which the distribution of values depends.
+        """Return combinations of the missing levels on which the distribution of values depends.
 
         Returned are the index (m,) of each combination's row, its levels (m, q), and for each row (n,)
         the error in nats from omitting its least probable combinations.

@@ -100,7 +100,7 @@ def number_of_days(durations: np.ndarray) -> np.ndarray:
 
 
 def detect(name: Any, kind: ColumnType, cells: Cells, copies: np.ndarray) -> Kind:
-    """Return the kind of a column; each row stands for a number of `copies` (n,)."""
+    """Return the kind of a column, in which each row counts as `copies` (n,) rows."""
     present, copies = cells.values[~cells.missing], copies[~cells.missing]
     if cells.family == "flag":
         return Boolean()
@@ -110,7 +110,7 @@ def detect(name: Any, kind: ColumnType, cells: Cells, copies: np.ndarray) -> Kin
     if cells.family == "date":
         return Datetime()
     if cells.family == "duration":
-        # Their unit follows from the ticks, without rounding.
+        # The unit of durations follows from their ticks, without rounding.
         return replace(
             _detect_kind(False, *_distinct(number_of_days(present), copies)), unit="auto"
         )
@@ -390,7 +390,7 @@ def _atoms(distinct: np.ndarray, counts: np.ndarray, unit: float) -> list[float]
     frequent = np.flatnonzero(counts >= least)
     is_fine = not unit or distinct[-1] - distinct[0] >= _FINE_LATTICE * unit
     is_atom = np.zeros(len(distinct), dtype=bool)
-    # From the most frequent on; of equal ones the lowest first.
+    # From the most frequent value on; of equally frequent values the lowest first.
     for index in frequent[np.argsort(-counts[frequent], kind="stable")]:
         near = slice(max(index - _N_NEIGHBOURS, 0), index + _N_NEIGHBOURS + 1)
         is_neighbour = ~is_atom[near]
@@ -434,7 +434,7 @@ def _has_bound(values: np.ndarray, counts: np.ndarray, bound: float, width: floa
 
 
 def _median(values: np.ndarray, counts: np.ndarray) -> float:
-    """Return the median of increasing values (m,) by their numbers of rows."""
+    """Return the median of increasing values (m,), weighted by their numbers of rows."""
     return float(values[np.searchsorted(np.cumsum(counts), counts.sum() / 2)])
 
 

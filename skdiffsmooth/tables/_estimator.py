@@ -71,9 +71,9 @@ class TableDensity(TakesTables, DensityEstimatorMixin, BaseEstimator):
         result.
     density : estimator, default=None
         The density of continuous columns: any density of this package that takes weights. None is
-        ``SmoothedScoreDiffusion()``. It and `KDESampler` are fitted once for each set of columns with a
-        density of its own; other densities are fitted again for each combination of levels on which the
-        continuous columns depend, which can take long. ``KDESampler("scott")``, with one bandwidth
+        ``SmoothedScoreDiffusion()``. This and `KDESampler` are fitted once for each set of columns with
+        a density of its own; other densities are fitted again for each combination of levels on which
+        the continuous columns depend, which can take long. ``KDESampler("scott")``, with one bandwidth
         for each column, is the fastest for columns of different units.
     random_state : int, RandomState or None, default=None
         Seed of `sample` and `impute` where a call passes none. With None every call draws other rows.

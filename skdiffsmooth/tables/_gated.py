@@ -36,10 +36,10 @@ _OF_X = (0.1, 0.2, 0.35, 0.6, 1.0, 1.7, 3.0, np.inf)
 _OF_Y = (0.05, 0.08, 0.12, 0.18, 0.25, 0.35, 0.5, 0.7, 1.0)
 # Most left-out rows whose likelihood chooses the bandwidths, and passes over all coordinates.
 _MOST_JUDGES, _N_SWEEPS = 256, 4
-# A mapped coordinate is linear in the distance above the geometric mean of the distances divided by one
-# of these factors; the largest logarithm that is used.
+# A mapped coordinate is linear in distances above a threshold, the geometric mean of all distances over
+# one of these factors; the largest logarithm that is used.
 _FACTORS, _LARGEST_LOG = (1.0, 4.0, 20.0), 600.0
-# Lower bound on one minus the leverage of a row; the residual divided by it is the left-out residual.
+# Lower bound on one minus a row's leverage, by which its residual is divided if the row is left out.
 _LEAST_LEFT = 1e-6
 # Ridge penalties that are compared, in variances of a column; least decrease of the log variance of the
 # residuals for which indicators of a column are added.
@@ -87,7 +87,7 @@ class Regression:
 
 
 class _Setting(NamedTuple):
-    """Distinct training rows; `one_share` (n,) is the fraction of their weight that one copy has."""
+    """Distinct training rows; one copy of a row has the fraction `one_share` (n,) of its weight."""
 
     levels: np.ndarray
     weights: np.ndarray

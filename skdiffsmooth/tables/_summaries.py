@@ -204,7 +204,7 @@ def quantile(
     Estimate
         Quantiles in the shape of `q`, dates as datetime64 in UTC, and their standard errors in units of
         the column: half of the distance between the quantiles at q plus and minus its standard error.
-        It is zero where both of these are the same value.
+        The error is zero where both are the same value.
 
     Raises
     ------
@@ -374,7 +374,7 @@ def mutual_information(
     while True:
         first, second = (column.coordinates() for column in columns)
         value = float(_mixed_terms(first, second).mean())
-        # Neighbouring terms are correlated: their standard deviation would be too small.
+        # Terms of near draws are correlated: an error from their standard deviation would be too small.
         of_parts = _means_of_parts(first, second, 10)
         standard_error = of_parts.std(ddof=1) / math.sqrt(len(of_parts))
         reached = math.hypot(standard_error, value - _means_of_parts(first, second, 4).mean())
