@@ -142,8 +142,8 @@ def find_modes(model: Any, *, n_modes: int = 20) -> Modes:
     if len(share) > n_modes:
         warn_user(
             f"the averaged log-density has {len(share)} maxima, and the {n_modes} of them where most "
-            f"rows end are refined ({share[order].sum():.2f} of all rows). Raise n_modes, or the bandwidth: at "
-            "low noise nearly every row is a mode."
+            f"rows end are refined ({share[order].sum():.2f} of the rows). Raise n_modes, or the "
+            "bandwidth: at low noise nearly every row is a mode."
         )
     peaks, values, eigenvalues = _newton(model.score_samples, ends[best[order]], space)
     share = share[order]

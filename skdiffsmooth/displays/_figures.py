@@ -102,8 +102,8 @@ def chosen_columns(
 ) -> tuple[list[int], list]:
     """Return the indices of columns, and the names of all columns of a fitted estimator.
 
-    `columns` None means `default`, or all. Columns that a density of tables leaves out are not among
-    them.
+    `columns` None means `default`, or all. Columns that a density of tables leaves out are
+    omitted.
     """
     check_is_fitted(estimator)
     n = getattr(estimator, "n_features_in_", None)

@@ -37,8 +37,8 @@ from ._kinds import (
 
 # With fewer rows no levels, atoms or bounds are detected.
 _FEWEST_ROWS = 10
-# Fewest rows in which texts that are all different are an identifier; fewest rows with which more than
-# half as many levels as rows give a warning.
+# Fewest rows in which texts that are all different are an identifier; fewest rows for the warning that
+# there are more than half as many levels as rows.
 _FEWEST_NAMES = 10
 _MANY_LEVELS = 20
 # Numbers are levels if each has at least this number and this fraction of the rows,

@@ -23,7 +23,7 @@ from ._fitting import fit_mixed
 
 # Errors of log-densities, in nats, that are reported by a warning.
 _LARGE_ERROR = 0.25
-# Requested error, in nats, of the log-density of each column given the others: these are only compared.
+# Requested error, in nats, of log-densities of columns given the others, which are only compared.
 _TOLERANCE_OF_OTHERS = 0.25
 
 

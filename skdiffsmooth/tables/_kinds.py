@@ -23,7 +23,7 @@ class Kind:
         """Return the call that makes this kind, without default arguments."""
         shown, needs_label = [], False
         parameters = fields(self)  # type: ignore[arg-type]
-        # Positional ones come first.
+        # Positional parameters come first.
         for parameter in sorted(parameters, key=lambda parameter: bool(parameter.kw_only)):
             value = getattr(self, parameter.name)
             if not parameter.init or (value is parameter.default or value == parameter.default):
