@@ -167,8 +167,8 @@ class CoarseScoreDiffusion(PosteriorMixin, DistanceDensityMixin, BaseEstimator):
         Their weights; they sum to one.
     hull_ : AffineHull
         An affine subspace that contains rows and manifold, in the coordinates of the metric. With
-        "euclidean" these are X or, for rows above 2^400 or below 2^-400 in size, X divided by a power
-        of two.
+        "euclidean" these coordinates are X or, for rows above 2^400 or below 2^-400 in size, X divided
+        by a power of two.
     n_features_in_ : int
         Number of features.
     feature_names_in_ : ndarray of shape (n_features,)
@@ -430,7 +430,7 @@ class CoarseScoreDiffusion(PosteriorMixin, DistanceDensityMixin, BaseEstimator):
             return AffineSubspace.from_basis(hull.center, hull.basis)
         memory_limit = check_real("memory_limit", self.memory_limit, hint="It is in MiB.")
         manifold = LocalPolynomialManifold(n_components, self.degree, self.n_neighbors)
-        # Half of it, since arrays of this estimator use memory, too.
+        # Half of the limit, since arrays of this estimator use memory, too.
         manifold.set_params(memory_limit=min(memory_limit / 2, manifold.memory_limit))
         return manifold.fit(points, sample_weight=weights)
 

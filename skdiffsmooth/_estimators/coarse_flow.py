@@ -29,8 +29,8 @@ from .denoised import denoised_log_density
 # Step of finite differences of a projection, in units of the switch scale: about the third root of
 # the rounding of projections, since the error of central differences is of second order.
 STEP = 1e-4
-# Projections of points with the same foot agree to this, in units of the switch scale. The distance
-# to another foot is as large as the offset of the point.
+# The foot of a point is its projection. Computed feet that differ by less than this, in units of the
+# switch scale, are one foot; the distance to another foot is as large as the offset of the point.
 SAME_FOOT = 1e-3
 # Gauss-Hermite nodes along each of one or two normal directions.
 HERMITE = {1: 12, 2: 12}
@@ -168,9 +168,9 @@ class CoarseFlow:
     ) -> np.ndarray:
         """Return the log (n, M) of volume elements at x = foot + offset for M normal offsets (M, m).
 
-        The element is dx / (d offset d foot); +inf marks atoms. Fibres are straight, so the derivative
-        of x along the manifold is affine in the offset: its values at the foot and at one point along
-        each of the m normal directions determine it.
+        The element is dx / (d offset d foot); +inf marks atoms. Points with one foot are in an affine
+        subspace, so the derivative of x along the manifold is affine in the offset: its values at the
+        foot and at one point along each of the m normal directions determine it.
         """
         n, r, m = normals.shape
         here = self._difference_quotients(foot, tangent)

@@ -188,7 +188,7 @@ class KDESampler(PosteriorMixin, DistanceDensityMixin, BaseEstimator):
     left out together, so that rounded data do not lead to a bandwidth of zero.
 
     Marginals and conditionals of the Gaussian kernel have a closed form, also far from all rows; those
-    of the other kernels are computed by quadrature, to about 1e-6 nats. They need
+    of the other kernels are computed by quadrature, to about 1e-6 nats. All need
     ``metric="euclidean"``.
 
     After `fit` only `device`, `dtype`, `memory_limit` and `verbose` have an effect.
@@ -345,7 +345,7 @@ class KDESampler(PosteriorMixin, DistanceDensityMixin, BaseEstimator):
         """Return the log-density of each training point under the estimate from all other points.
 
         The bandwidth is `bandwidth_`; ``bandwidth="loo"`` maximises the weighted mean of these values.
-        It takes as long as scoring the points once.
+        The call takes as long as scoring the points once.
 
         Parameters
         ----------
@@ -392,7 +392,10 @@ class KDESampler(PosteriorMixin, DistanceDensityMixin, BaseEstimator):
         *,
         exclude_from: tuple[np.ndarray, np.ndarray] | None = None,
     ) -> np.ndarray:
-        """Return the log-density of rows (n, d); with points `exclude_from`, row i excludes point i."""
+        """Return the log-density of rows (n, d).
+
+        `exclude_from` are the points and their weights; row i then excludes point i.
+        """
         points, weights = exclude_from or (self.points_, self.weights_)
         metric, kernel, limit = self.coordinates_, self.kernel_, self._memory_limit()
         outside = metric.columns.outside(metric.columns.scaled(X))

@@ -59,7 +59,7 @@ def resolve_bandwidth(
     if isinstance(bandwidth, str):
         check_bandwidth(bandwidth, "X", names=(*_RULES, "loo"))
         origin = origin_of(points, coordinates.periods)
-        # Always a power of two, so that a search in float32 rounds in the same way in all units of X.
+        # A power of two, so that a search in float32 rounds in the same way in all units of X.
         unit = unit_for(float(np.abs(points - origin).max(initial=0.0)), ordinary=0)
         try:
             if bandwidth in _RULES:

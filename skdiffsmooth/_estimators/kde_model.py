@@ -17,19 +17,19 @@ from .._utils.units import unit_for
 
 
 def curvatures(bandwidth: Any) -> np.ndarray:
-    """Return the ratios of 1 / h_j^2 to the largest of them, without overflow."""
+    """Return the ratios of 1 / h_j^2 to the largest of them, for bandwidths h_j, without overflow."""
     return (np.min(bandwidth) / np.asarray(bandwidth)) ** 2
 
 
 def units_of(kernel: str, bandwidth: Any) -> Any:
-    """Return the divisor of the columns: the bandwidth, or `unit_for` it for non-Gaussian kernels."""
+    """Return the divisor of the columns: the bandwidth, or `unit_for(bandwidth)` if not Gaussian."""
     return bandwidth if kernel == "gaussian" or np.ndim(bandwidth) else unit_for(bandwidth)
 
 
 def sort_into_boxes(
     points: np.ndarray, weights: np.ndarray, kernel: str, bandwidth: Any, rtol: float
 ) -> BoxSums:
-    """Return the sums over points (n, d), shifted by `typical_row` and scaled by `units_of`."""
+    """Return kernel sums over points (n, d), shifted by `typical_row` and scaled by `units_of`."""
     scaled = (points - typical_row(points)) / units_of(kernel, bandwidth)
     return BoxSums(scaled, weights, RADIAL_KERNELS[kernel], _scale(kernel, bandwidth), rtol)
 

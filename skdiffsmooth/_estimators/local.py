@@ -109,7 +109,7 @@ class LocalScoreDiffusion(FlowDensity):
         Number of intervals of the noise range, each with groups, weights and offsets of its own. With
         ``bandwidth="auto"`` it is the number between the lowest bandwidth that is compared and the
         terminal scale; only levels above the chosen bandwidth are kept (``noise_levels_.n_levels``).
-        "auto" is 3.5 for each factor e.
+        "auto" is 3.5 for each factor e in the noise range.
     n_steps : int or "auto", default="auto"
         Number of steps of the solver, rounded up to a multiple of the number of levels. "auto" is two
         for each level.

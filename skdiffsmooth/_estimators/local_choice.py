@@ -181,8 +181,8 @@ def _on_simplex(errors: np.ndarray) -> np.ndarray:
     """Return weights a (J,) >= 0 of sum one that minimise a^T errors a."""
     values, vectors = np.linalg.eigh(errors)
     root = np.sqrt(np.maximum(values, 0))[:, None] * vectors.T
-    # The sum is a least-squares equation of large weight; dividing by the sum then makes it exactly
-    # one.
+    # A least-squares equation of large weight makes the sum of the weights nearly one; the division by
+    # the sum makes it exactly one.
     large = 1e4 * max(float(np.sqrt(values.max())), 1e-300)
     weights, _ = nnls(
         np.vstack([root, np.full(len(errors), large)]), np.append(np.zeros(len(errors)), large)

@@ -132,7 +132,7 @@ def _by_distance(
     distances = positions[:, None, :] - positions[:, :, None]
 
     def make(size: int, scale: float) -> ColumnGroups:
-        # A window of even size extends one further to the left and up. At the border windows are cut.
+        # A window of even size extends further to the left and up by one. At the border windows are cut.
         near = np.all((distances >= -(size // 2)) & (distances <= (size - 1) // 2), axis=0)
         return ColumnGroups.of([np.flatnonzero(row) for row in near])
 

@@ -74,7 +74,7 @@ class ManifoldAdaptedDiffusion(BaseScoreDiffusion):
         The distribution whose score is smoothed, in place of the training rows; see
         SmoothedScoreDiffusion. Tangents are learned from the rows all the same.
     n_nodes : int or "auto", default="auto"
-        Nodes in each noise level, of each cell where the manifold is learned; "auto" chooses as in
+        Number of nodes in each noise level, and in each cell of a learned manifold; "auto" chooses as in
         SmoothedScoreDiffusion, and begins with half as many nodes where there are cells.
     background, noise, tol, solver, n_steps, n_levels, node_rule, terminal, terminal_scale, \
             random_state, device, dtype, memory_limit, n_jobs, shards, verbose
@@ -122,8 +122,8 @@ class ManifoldAdaptedDiffusion(BaseScoreDiffusion):
 
     A LocalPolynomialManifold has waves if rows are noisy and neighbours are few, and its projections
     jump where its curvature is largest. With sigma below 0.6 of the distance at which offsets are zero
-    (0.3 for "level-set"), the mass is within 1e-2 of one (docs/evidence/manifolds.md). With a larger
-    sigma, for which `fit` warns, single log-densities may be wrong by nats.
+    (0.3 for "level-set"), densities integrate to one within 1e-2 (docs/evidence/manifolds.md). With a
+    larger sigma, for which `fit` warns, single log-densities may be wrong by nats.
 
     With learned tangents, time is that of the isotropic kernel times the number of cells with non-zero
     gates at a query, two or three. A known curved manifold takes one softmax over the points and one

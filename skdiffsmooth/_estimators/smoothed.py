@@ -87,8 +87,8 @@ class SmoothedScoreDiffusion(BaseScoreDiffusion):
         ``{"hour": 24, "wind_direction": 360}``. Distances in such a column wrap, so that a whole period
         added to a value changes nothing, densities integrate to one over one period, and draws are from
         0 to the period. The metric scales such a column by its circular standard deviation and does not
-        mix it with others. Use it for columns whose smallest and largest values are close to one
-        another, such as hours. Only isotropic kernels are allowed, and no `base`, `shards` or
+        mix it with others. Use it for columns whose smallest and largest values are neighbours, such as
+        the hours 0 and 23. Only isotropic kernels are allowed, and no `base`, `shards` or
         ``terminal="gaussian"``. See docs/guide/periodic.md.
     kernel : {"gaussian", "uniform-ball", "temperature"} or Kernel, default="gaussian"
         Distribution of the offsets that the score is averaged over; an object of `skdiffsmooth.kernels`
@@ -135,7 +135,7 @@ class SmoothedScoreDiffusion(BaseScoreDiffusion):
         more than five times the noise scale have more steps, up to 32 times as many and 256 in all. The
         error of mean log-densities is then below some thousandths of a nat where sigma is at most 20
         bandwidths; `fit` warns if the estimated error of nodes and steps exceeds 0.2 nats a row. A
-        number is used unchanged for all rows.
+        number holds for all rows: none is computed again with more steps.
     n_levels : int or "auto", default="auto"
         Number of intervals of the noise range, each with its own nodes. It is part of the model: with
         more levels the errors of finitely many nodes average out. "auto" is one level for each step of
@@ -162,7 +162,7 @@ class SmoothedScoreDiffusion(BaseScoreDiffusion):
         Noise scale sqrt(v_T) at the start of the reverse process, in units of the metric. "auto" is the
         largest of 3 sigma (its value at the bandwidth, if it is a function), 2 bandwidth, and the
         smaller of 8 sigma and the data's widest standard deviation: with more noise the effect of
-        smoothing is negligible. It is never less than the data's standard deviation where `sigma` is a
+        smoothing is negligible. The scale is at least the data's standard deviation if `sigma` is a
         function, `noise` shrinks the data, or `terminal` is "gaussian".
     random_state : int, RandomState or None, default=None
         Seed of `sample` where its call passes none, and of the node sets. None draws anew at every call
@@ -293,8 +293,8 @@ class SmoothedScoreDiffusion(BaseScoreDiffusion):
     than the dimension of their hull plus one. In these directions the density is Gaussian with the
     width of rounding, 2^14 float64 steps at the largest value of a column, whatever the bandwidth is.
     So draws satisfy relations to rounding, and log-densities of rows that satisfy them are high by a
-    constant: some 25 nats for each relation. They are comparable between models with the same
-    relations. With fewer rows, the bandwidth applies in directions in which no row varies, in scaled
+    constant: some 25 nats for each relation. Compare log-densities of models with the same relations
+    only. With fewer rows, the bandwidth applies in directions in which no row varies, in scaled
     columns.
 
     In the Euclidean metric features should have comparable units: put a StandardScaler before. Where

@@ -99,9 +99,9 @@ class ChangeOfVariables:
         return np.asarray(self.transformer.transform(rows), dtype=np.float64)
 
     def forward(self, X: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return transformed rows, and the log (n_samples,) of the absolute Jacobian determinant.
+        """Return transformed rows, and the log *factor* (n_samples,): log|det dT/dx| if T is one-to-one.
 
-        For a row outside the domain the log-determinant, in nats, is -inf, and the image is finite but
+        For a row outside the domain the log-factor, in nats, is -inf, and the image is finite but
         arbitrary. Raises TypeError if the Jacobian is not known; ValueError if columns are added or
         dropped, or the log-determinant is NaN or +inf.
         """

@@ -261,7 +261,7 @@ class DensityClassifier(ClassifierMixin, DensityEstimatorMixin, BaseEstimator):
         """Return the log-odds of the second class, or with more classes `predict_log_proba`.
 
         The shape is (n_samples,) or (n_samples, n_classes), as in scikit-learn's discriminant analyses.
-        They still rank rows whose probabilities are rounded to 0 or 1. `X` and the errors are
+        The log-odds still rank rows whose probabilities are rounded to 0 or 1. `X` and the errors are
         those of `predict_log_proba`.
         """
         log_proba = self.predict_log_proba(X)

@@ -35,8 +35,8 @@ def density_family(
     """Return names and estimators of the default members, by decreasing gain in likelihood per time.
 
     Members that need more than `n_rows` distinct rows are left out and, if rows are `weighted`, those
-    without weights. Smoothed mixtures and learned tangents are not among them: they would take most of
-    the time and gain little (docs/evidence/compose.md, docs/evidence/bases.md).
+    that take no weights. Smoothed mixtures and learned tangents are not members: they would take most
+    of the time and gain little (docs/evidence/compose.md, docs/evidence/bases.md).
     """
     members: list[tuple[str, Any]] = [("smoothed", smoothed)]
     # Leave-one-out likelihoods have one row fewer.

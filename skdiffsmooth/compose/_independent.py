@@ -1,4 +1,4 @@
-"""A transformer to scaled columns without exact relations, for densities that cannot handle these."""
+"""A transformer to scaled columns without exact relations, which some densities cannot handle."""
 
 from __future__ import annotations
 

@@ -74,8 +74,8 @@ def find_modes(model: Any, *, n_modes: int = 20) -> Modes:
     Returns
     -------
     Modes
-        Modes, log-densities, eigenvalues of Hessians and fractions of rows. These sum to less than one
-        if maxima were left out.
+        Modes, log-densities, eigenvalues of Hessians and fractions of rows, which sum to less than
+        one if maxima were left out.
 
     Raises
     ------
@@ -141,9 +141,9 @@ def find_modes(model: Any, *, n_modes: int = 20) -> Modes:
     order = np.argsort(-share, kind="stable")[:n_modes]
     if len(share) > n_modes:
         warn_user(
-            f"the averaged log-density has {len(share)} maxima, and the {n_modes} of most rows are "
-            f"refined, with {share[order].sum():.2f} of all rows. Raise n_modes, or the bandwidth: at "
-            "low noise nearly every row is a mode."
+            f"the averaged log-density has {len(share)} maxima, and the {n_modes} of them where most "
+            f"rows end are refined ({share[order].sum():.2f} of the rows). Raise n_modes, or the "
+            "bandwidth: at low noise nearly every row is a mode."
         )
     peaks, values, eigenvalues = _newton(model.score_samples, ends[best[order]], space)
     share = share[order]
@@ -169,7 +169,7 @@ def find_modes(model: Any, *, n_modes: int = 20) -> Modes:
 
 
 class _Bandwidths:
-    """Distances in bandwidths, and `directions` (r, d): steps of one bandwidth that span the hull."""
+    """Distances in bandwidths; `directions` (r, d) are steps of one bandwidth along the rows' hull."""
 
     def __init__(self, model: Any) -> None:
         metric = model.coordinates_
@@ -198,7 +198,7 @@ class _Bandwidths:
 
 
 def _ascend(model: Any, x: np.ndarray, space: _Bandwidths) -> np.ndarray:
-    """Return the ends (n, d) of mean-shift ascents from x; steps are halved until energy falls."""
+    """Return the ends (n, d) of mean-shift ascents from x; steps that raise the energy are halved."""
     x, moving = x.copy(), np.arange(len(x))
     energy = model.energy(x)
     for _ in range(_MAX_STEPS):

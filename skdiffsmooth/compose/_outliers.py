@@ -442,7 +442,7 @@ def _check_contamination(contamination: Any) -> float | None:
 
 
 def _threshold(scores: np.ndarray, weights: np.ndarray, contamination: float | None) -> float:
-    """Return the threshold, below which at most a fraction of the weight is; None means "auto"."""
+    """Return the threshold, below which at most `contamination` of the weight is; None is "auto"."""
     values, index = np.unique(scores, return_inverse=True)
     up_to = np.cumsum(np.bincount(index.ravel(), weights=weights))
     # Sums of weights are rounded.

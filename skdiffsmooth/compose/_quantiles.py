@@ -62,7 +62,7 @@ class _Spline(NamedTuple):
         return x
 
     def _cell(self, at: np.ndarray, knots: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Return for each value its interval, the position in it (0 to 1), and its mean slope."""
+        """Return each value's interval, the position in the interval (0 to 1), and its mean slope."""
         k = np.clip(np.searchsorted(knots, at, side="right") - 1, 0, len(knots) - 2)
         t = np.clip((at - knots[k]) / (knots[k + 1] - knots[k]), 0.0, 1.0)
         return k, t, (self.z[k + 1] - self.z[k]) / (self.x[k + 1] - self.x[k])

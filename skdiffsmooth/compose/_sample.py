@@ -121,8 +121,7 @@ def sample(
 def names_of_columns(fitted: Any, n_features: int) -> list[Any]:
     """Return the labels of the training columns, from the outermost estimator that has them.
 
-    A density of tables has only the columns that it does not leave out. Columns of arrays are called
-    x0, x1, ...
+    Columns that a density of tables leaves out are omitted. Columns of arrays are called x0, x1, ...
     """
     density = _density_of_tables(fitted)
     if density is not None:

@@ -81,8 +81,8 @@ class DensityStacking(PosteriorMixin, DensityOfColumnsMixin, BaseEstimator):
         gives rows far from all others a higher density. None takes the densities of this package:
         SmoothedScoreDiffusion of the rows and of rows mapped by splines through the quantiles of each
         column, manifold Parzen windows, and Gaussian mixtures of 1 to 32 components (the mean of eight
-        restarts each; not with sample weights). Those that cannot be fitted to X are left out with a
-        warning. Add a ManifoldAdaptedDiffusion where rows lie on a curved sheet.
+        restarts each; not with sample weights). Members that cannot be fitted to X are left out with
+        a warning. Add a ManifoldAdaptedDiffusion where rows lie on a curved sheet.
     cv : int, cross-validation splitter, iterable of (train, test) or "prefit", default=5
         How rows are held out. An integer makes that many shuffled folds, the same at every fit, in
         which equal rows are in the same fold, so that no held-out row has a copy among the training
@@ -95,15 +95,15 @@ class DensityStacking(PosteriorMixin, DensityOfColumnsMixin, BaseEstimator):
         Whether to mix the members, or to keep the one of highest held-out log-likelihood.
     settings : {"once", "fold"}, default="once"
         Rows by which members choose their settings. "once": by all rows. In every fold a member then
-        has the metric, the scales (as multiples of the h of the fold; Parzen windows keep their
-        bandwidth), the background and the solver of its fit to all rows, and a search its best
+        has the metric, the scales (as multiples of the fold's own bandwidth h; Parzen windows keep
+        their bandwidth), the background and the solver of its fit to all rows, and a search its best
         estimator. Default members that smooth mapped rows use the settings of the one that smooths
         unmapped rows. "fold": settings are chosen again in each fold, so that nothing is learned from a
         held-out row; fits of SmoothedScoreDiffusion in folds then take about ten times as long. Choose
         it for searches over many candidates, and where folds are separated by groups or time.
     time_limit : float or None, default=None
         Seconds after which no further member is fitted; at least one is. Members are fitted in the
-        order of `estimators`. How many depends on the speed of the machine; a warning names the others.
+        order of `estimators`. How many are fitted depends on the machine; a warning names the others.
     n_jobs : int or None, default=None
         Number of joblib workers for members and folds. None is one, or what a
         ``joblib.parallel_config`` sets; -1 is all cores.

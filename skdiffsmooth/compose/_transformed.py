@@ -42,7 +42,7 @@ from ._unconditional import draw, draw_through
 # of 0.4 % is missed one time in eight, and draws of a diffusion cost more than its fit. The seed is
 # fixed, so that a search compares candidates on the same draws.
 FIRST_DRAWS, MORE_DRAWS, MASS_SEED = 512, 3584, 0
-# The fits of these do not depend on how often a row occurs.
+# Fits of these classes do not depend on how often a row occurs.
 UNWEIGHTED = (MinMaxScaler, MaxAbsScaler, FunctionTransformer, FrozenEstimator)
 # `fit` warns if transformer and inverse change a column by more than this fraction of its standard
 # deviation: at a bandwidth of a hundredth of that deviation, log-densities are then off by about 1e-4
@@ -138,7 +138,7 @@ class TransformedDensity(PosteriorMixin, DensityOfColumnsMixin, BaseEstimator):
     A row of weight k counts as k equal rows. Where the transformer or the density takes no
     weights, rows are repeated, which needs whole numbers.
 
-    Besides density and transformer, `fit` takes 512 or 4096 draws if the range is not all of R^d.
+    Besides fitting both, `fit` draws 512 or 4096 rows if the range is not all of R^d.
 
     References
     ----------

@@ -134,7 +134,7 @@ class ChainDisplay:
         return cls([labels[c] for c in shown], chains.draws[:, :, shown], r_hat, ess)
 
     def frame(self) -> Any:
-        """Return the draws as a pandas DataFrame with the columns "chain", "draw" and those drawn."""
+        """Return the draws as a pandas DataFrame with "chain", "draw" and the columns shown."""
         n_chains, n_draws, _ = self.draws.shape
         frame: dict[str, Any] = {
             "chain": np.repeat(np.arange(n_chains), n_draws),

@@ -126,9 +126,10 @@ class DensityDisplay:
 
         Notes
         -----
-        If `columns` and `given` are all columns, the grid is scored once by `score_samples`; also for
-        one of two free columns, if `score_samples` has a parameter `columns`. Other marginals are
-        kernel density estimates from 2000 draws, which are slightly wider than the density.
+        If one or two `columns` and `given` are all columns, `score_samples` scores the grid; also if
+        one of two columns that are not given is drawn and `score_samples` has a parameter `columns`.
+        Other densities, and those of tables with levels or counts, are kernel density estimates from
+        2000 draws, which are slightly wider than the density.
         """
         _, names = chosen_columns(estimator, None, ())
         d = len(names)

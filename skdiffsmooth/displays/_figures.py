@@ -16,7 +16,7 @@ from ..compose._sample import names_of_columns, sample
 BLACK, BLUE, ORANGE, GREEN = "#000000", "#0072B2", "#E69F00", "#009E73"
 _VERMILION, _PURPLE, _SKY = "#D55E00", "#CC79A7", "#56B4E9"
 _MOST_COLUMNS = 8
-# Fraction of the draws on each side outside the grid, since tails may be long; margin, in widths.
+# Fraction of the draws outside the grid on each side; margin, as a fraction of the grid's width.
 _OUTSIDE, _MARGIN = 0.005, 0.1
 
 
@@ -102,8 +102,8 @@ def chosen_columns(
 ) -> tuple[list[int], list]:
     """Return the indices of columns, and the names of all columns of a fitted estimator.
 
-    `columns` None means `default`, or all. Columns that a density of tables leaves out are not among
-    them.
+    `columns` None means `default`, or all. Columns that a density of tables leaves out are
+    omitted.
     """
     check_is_fitted(estimator)
     n = getattr(estimator, "n_features_in_", None)

@@ -27,7 +27,7 @@ class SelectionCurveDisplay:
     ----------
     bandwidth, sigma : ndarray of shape (n_candidates,)
         Scales of the comparable candidates: those scored on the same rows, with the same metric and
-        other parameters as the chosen one.
+        other parameters (but `background`) as the chosen one.
     score : ndarray of shape (n_candidates,)
         Mean held-out log-densities of these candidates, in nats a row.
     standard_error : ndarray of shape (n_candidates,) or None
@@ -238,7 +238,7 @@ def _scale(value: Any) -> tuple[float, str]:
 def _comparable(
     results: dict[str, Any], params: list[dict[str, Any]], best: int, keys: Any
 ) -> np.ndarray:
-    """Return whether candidates (n,) differ from the best in scales only and have the same rows."""
+    """Return which candidates (n,) differ from the best in scales and background only, not in rows."""
     free = {*keys, "background"}
     fixed = {key: value for key, value in params[best].items() if key not in free}
     same = np.array([all(_equal(p.get(k), v) for k, v in fixed.items()) for p in params])

@@ -77,8 +77,8 @@ def implied_smoothing(
 ) -> ImpliedSmoothing:
     """Return which member of a family of scores a given score is closest to, at each noise scale.
 
-    It answers, for a network trained on X: how much does it smooth, and on how many pixels does each
-    pixel depend? The distance of two scores is their mean squared difference over rows of X with noise.
+    For a network trained on X the result says how much the network smooths, and on how many pixels each
+    pixel depends. The distance of two scores is their mean squared difference over rows with noise.
 
     Parameters
     ----------
@@ -292,7 +292,7 @@ def _closest(
 
 
 def _least(labels: np.ndarray, distances: np.ndarray) -> float:
-    """Return the minimum of the parabola through the smallest distance and its neighbours."""
+    """Return the label where the parabola through the least distance and its neighbours is lowest."""
     j = int(distances.argmin())
     near = labels[max(j - 1, 0) : j + 2]
     if len(near) < 3 or not np.all(np.isfinite(near)) or distances[j] == 0:

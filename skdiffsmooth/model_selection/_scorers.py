@@ -256,7 +256,7 @@ def hyvarinen_score(estimator: Any, X: Any, y: Any = None, sample_weight: Any = 
     A `background` is not part of the score field and does not affect the value. Densities may differ
     where scores agree: the relative weights of distant modes do not affect the value at all, and thin
     directions, in which scores are large, have the largest effect. docs/evidence/criteria.md compares
-    the models that it chooses with those that likelihoods choose.
+    the models that this score chooses with those that likelihoods choose.
 
     References
     ----------

@@ -36,7 +36,7 @@ class SmoothedScoreDiffusionCV(DensityEstimatorMixin, BaseEstimator):
 
     Candidates are scored by leave-one-out likelihood without refits, or by cross-validation. The search
     compares metrics by the likelihood of the kernel density estimate, then up to three metrics of
-    similar likelihood by that of the model, then a grid of scales, then steps of decreasing size around
+    similar likelihood by the model's own, then a grid of scales, then steps of decreasing size around
     the best scales; all with few nodes, levels and steps of the solver. The best candidate, and the
     second if it is close, are scored again with the estimator's own nodes, levels and steps. The best
     settings are then fitted to all rows.
@@ -310,7 +310,7 @@ class SmoothedScoreDiffusionCV(DensityEstimatorMixin, BaseEstimator):
 
     def _parsed(self, estimator: BaseScoreDiffusion, n_features: int) -> ParsedParameters:
         """Return the parameters that the search does not choose, after checking them."""
-        # A clone, since this draws from a RandomState, and the final fit must draw the same seed.
+        # A clone: `_parsed` draws a seed from its RandomState, and the final fit must draw the same one.
         parsed = clone(estimator)._parsed(n_features)
         if parsed.base is not None:
             raise ValueError(
@@ -326,7 +326,7 @@ class SmoothedScoreDiffusionCV(DensityEstimatorMixin, BaseEstimator):
         return parsed
 
     def _checked_factors(self, name: str, default: Sequence[float], given: Any) -> Sequence[float]:
-        """Return the checked factors of a scale to compare; one of no effect if the scale is `given`."""
+        """Return the checked factors of a scale to compare; (0.0,) if the scale is `given`."""
         factors = getattr(self, f"{name}_factors")
         if factors is None:
             return default if given is None else (0.0,)

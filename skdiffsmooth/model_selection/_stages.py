@@ -70,7 +70,7 @@ class Search:
             )
             metric_index = likely[0]
             if len(likely) > 1:
-                # Metrics are compared by a smoothed model, or by a KDE if sigma is only 0.
+                # Metrics are compared by a smoothed model, or by a KDE if all sigmas are 0.
                 scales = self._scales(DEFAULT_FACTORS if any(sigmas) else (1.0, 0.0))
                 of_model = self._stage("metrics", [(k, scales) for k in likely], first)
                 metric_index = _best(of_model, 1)[0].metric_index
@@ -128,7 +128,7 @@ class Search:
         for k, entry in enumerate(self.entries):
             by_fold[: n_folds[k], k] = entry.by_fold
         columns |= {f"split{k}_test_score": scores for k, scores in enumerate(by_fold)}
-        # Scores with few nodes cannot be compared with exact ones, so these are ranked first.
+        # Scores with few nodes cannot be compared with exact scores, which are ranked first.
         order = sorted((not entry.is_exact, -entry.score) for entry in self.entries)
         ranks = [order.index((not entry.is_exact, -entry.score)) + 1 for entry in self.entries]
         zeros = np.zeros(len(params))

@@ -13,20 +13,20 @@ from ._columns import EncodedTable, TableColumns
 from ._continuous import ContinuousPart
 
 # Numbers of points of a cell at which a density is averaged. In one column they are the midpoints of
-# equal parts, every third also that of a part three times as wide; in several columns a lattice of a
+# equal parts (every third also of a part three times as wide); in several columns a lattice of a
 # prime number of points, with a generator for each column. Points that need integrals are fewer.
 _N_MIDPOINTS, _N_LATTICE, _N_LARGE_LATTICE, _N_FEW = 27, 17, 31, 5
 # Errors in nats above which the number of points is tripled, and tripled again; where points need
 # integrals the second number is used for both.
 REFINED = 0.1, 0.2
-# No generator is a multiple of three, so that a lattice of three times as many points has none twice.
+# No generator is a multiple of three, so that a lattice of three times as many points repeats none.
 _GENERATORS = {
     5: [1, 2],
     17: [1, 22, 41, 37, 2, 8, 23, 38],
     31: [1, 43, 67, 40, 7, 14, 34, 73, 2, 13, 68, 41, 4, 70, 77],
 }
-# A density is averaged over cells if density times width has a mean error above this many nats, over
-# this many rows; number of points of each cell at which scales are chosen.
+# A density is averaged over cells if log-densities at the recorded values have a mean error above this
+# many nats, over this many rows; number of points of each cell at which scales are chosen.
 _CELL_ERROR, _N_CELL_ROWS, N_CHOICE = 0.01, 64, 4
 
 
@@ -70,7 +70,7 @@ def mapped_ends(
 def lattice_of(
     table: TableColumns, part: ContinuousPart, units: np.ndarray, rows: EncodedTable
 ) -> np.ndarray:
-    """Return the points (m, p) of a cell at which `part` is averaged; 0 in columns without an effect."""
+    """Return the points (m, p) of a cell at which `part` is averaged; 0 in columns without averages."""
     tested = np.zeros(len(units), dtype=bool)
     few = rows.take(np.random.RandomState(0).permutation(len(rows.levels))[:_N_CELL_ROWS])
     z, log_slopes = mapped(table, few.values, part.columns)
@@ -143,9 +143,9 @@ def _refined(offsets: np.ndarray) -> np.ndarray:
 def averaged(
     log_terms: np.ndarray, errors: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return the logarithms (n,) of means over points of cells, and errors of these (n,).
+    """Return the logarithms (n,) of means over points of cells, their errors, and those of averaging.
 
-    `log_terms` and their standard `errors` are (m, n). The third array (n,) is the error of the average.
+    `log_terms` and their standard `errors` are (m, n). The errors (n,) include those of averaging (n,).
     """
     log_mean = logsumexp(log_terms, axis=0) - np.log(len(log_terms))
     ratio = np.exp(log_terms - log_mean)
@@ -159,7 +159,8 @@ def _error_of_mean(values: np.ndarray) -> np.ndarray:
 
     For midpoints it is an eighth of the difference from the mean over every third one. For a lattice it
     is the standard error of the means of pairs of opposite points, as if these were independent (several
-    times too large if the density varies mostly with one column); for three lattices, of their means.
+    times too large if the density varies mostly with one column); for three lattices, that of
+    their three means.
     """
     if len(values) in (3, _N_MIDPOINTS):
         return np.abs(values[1::3].mean(axis=0) - 1) / 8

@@ -1,4 +1,4 @@
-"""One column of a table: its kind, its coordinates, and its cells as levels and values, and back."""
+"""One column of a table: its kind and coordinates, and its cells as levels and values and back."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class EncodedTable:
     """Values (n, n_continuous) in units of the columns; NaN where a cell is missing or at an atom."""
     index: Any = None  # The index of a pandas frame, or None
     is_new: np.ndarray | None = None
-    """Which levels (n, n_discrete) are -1 because the level is new to the column; None means no cell."""
+    """Which levels (n, n_discrete) are -1 because the level is new to the column; None: no level is."""
 
     def __len__(self) -> int:
         return len(self.levels)
@@ -253,7 +253,7 @@ def _raise_new_level(column: Column, cells: Cells, new: np.ndarray) -> None:
     raise ValueError(
         f"column {column.name!r} holds {shown(cells.values[new[0]])} (row {new[0]}; {len(new)} "
         f"such rows), which is none of its {len(levels)} levels: {listed(levels)}. Declare all "
-        f"levels by kinds={{{column.name!r}: {kind}([...])}}, those of a whole table by "
+        f"levels by kinds={{{column.name!r}: {kind}([...])}}, or take those of a whole table by "
         "kinds=TableColumns.fit(table).kinds; or pass new_levels='missing', which gives values like "
         "this together the probability of half a training row."
     )

@@ -1,4 +1,4 @@
-"""TableColumns: the kinds of the columns of a table, and its rows as levels and values, and back."""
+"""TableColumns: the kinds of the columns of a table, and the conversion of rows to levels and values."""
 
 from __future__ import annotations
 
@@ -107,9 +107,9 @@ class TableColumns:
     dates, with or without time zone              `Datetime`, with the coarsest unit that fits
     numbers, one value in all rows                `Categorical`, with a warning
     numbers, two values, ten rows or more         `Boolean` if they are 0 and 1, else `Ordinal`
-    numbers, each value in 5 rows and 5 % or      `Ordinal`
-    more of them; at most 20, half of them in 5
-    rows, 100 units apart on average
+    numbers, each value in 5 rows or more and     `Ordinal`
+    5 % of them; or at most 20 values, half in 5
+    rows or more, 100 units apart on average
     other integers                                `Integer`; with the bound 0 if the lowest of ten or
                                                   more is >= 0 and at most half of the highest
     other floats and durations: multiples of a    `Integer` from 0 on, in this unit
@@ -148,8 +148,8 @@ class TableColumns:
         X : DataFrame of pandas or polars, or array-like of shape (n_samples, n_columns)
             Training rows. Missing cells (None, NaN, NaT, pandas.NA, null) are allowed.
         kinds : mapping from column to Kind or None, default=None
-            Kinds of columns, by label (by index, where X has none), which are not detected; None leaves
-            the column out.
+            Kinds of columns that are not to be detected, by label (by index, where X has none); None
+            leaves the column out.
         sample_weight : array-like of shape (n_samples,), default=None
             Non-negative weights; a row of weight k counts as k equal rows, one of weight zero as absent.
 
@@ -237,7 +237,7 @@ class TableColumns:
 
     @property
     def base_measure(self) -> dict[Any, str]:
-        """The measure with respect to which the log-density of each column is."""
+        """The measure with respect to which the log-density of each column is defined."""
         measures = {}
         for column in self.columns:
             measure = "counting measure of levels"
@@ -333,7 +333,7 @@ class TableColumns:
         Parameters
         ----------
         rows : EncodedTable
-            Levels and values. Without an index, rows are numbered; the index has the name in training.
+            Levels and values. Without an index, rows are numbered; the index is named as in training.
 
         Returns
         -------
@@ -432,7 +432,7 @@ class TableColumns:
         return column.atoms[level - 1] if level else f"not {listed(column.atoms)}"
 
     def log_new(self, rows: EncodedTable) -> np.ndarray:
-        """Return log-probabilities (n, n_columns) that a level is new, or known, as it is in each row.
+        """Return log-probabilities (n, n_columns) of a new level where it is new, else of a known level.
 
         They are 0 where a cell is missing, and in columns that allow no new levels.
         """

@@ -46,12 +46,12 @@ _MOST_JUDGES, _MOST_PAIRS = 512, 4_000_000
 _N_ROUNDS, _CHANGE = 4, 0.01
 # The scale given the levels is searched between these multiples of the leave-one-out scale of all rows.
 _LEAST_FACTOR, _MOST_FACTOR = 0.2, 2.0
-# A bandwidth is at least the first part of the widest cells and the second part of the next widest, or,
-# if that is less, the third part of the widest. The width of a column's cells is this quantile over
-# rows, measured between the offsets -0.25 and 0.25 of a cell.
+# The least bandwidth is the larger of the first factor times the widest cells and the second times the
+# next widest, but at most the third times the widest. The width of a column's cells is this quantile
+# over rows, measured between the offsets -0.25 and 0.25 of a cell.
 _LEAST_OF_CELL, _MOST_CELLS, _END = (0.03, 0.25, 0.1), 0.9, 0.25
 # Errors of integrals over one and over more missing coordinates, in nats, at which no more draws are
-# made. That over one is estimated some eight times too large.
+# made. The error of integrals over one is estimated some eight times too large.
 _TOLERANCES = 0.1, 0.03
 _RELATIVE = re.compile(r"(.+)h")
 
@@ -69,7 +69,7 @@ class ContinuousPart:
     group: (
         np.ndarray | None
     )  # (n,) index of each row in `fitted.points_`, or None if these cannot be reweighted
-    offsets: np.ndarray  # (m, p) points of a cell of width one that are averaged over; else zero
+    offsets: np.ndarray  # (m, p) points of a cell of width one, over which the density is averaged
 
     @property
     def relevant(self) -> np.ndarray:
@@ -112,7 +112,7 @@ class ContinuousPart:
         """Return log-densities (n,) given levels (q,), and standard errors (n,), for each request.
 
         A request is a pair: which coordinates are observed (p,), and queries (n, p). Other coordinates
-        are integrated out, until errors are about `tolerance` nats; None is the smallest one.
+        are integrated out, until errors are about `tolerance` nats; None is the smallest tolerance.
         """
         model, none = self.given(levels), np.array([], dtype=np.intp)
         results: dict[int, tuple[np.ndarray, np.ndarray]] = {}
@@ -257,18 +257,18 @@ class _Chooser:
     levels: np.ndarray  # (n, q)
     weights: np.ndarray  # (n,)
     judges: np.ndarray  # (k,) indices of the rows that are left out
-    kept: np.ndarray  # (k, n) fraction of each row's weight that is left without each judge
+    kept: np.ndarray  # (k, n) fraction of each row's weight that remains without the judge
     # (m, k, n) squared distances at m points of the cells, in units of the scale for all rows together
     squares: np.ndarray
     log_slopes: np.ndarray  # (m, k) of the maps of columns at these points, less those at the row
-    n_directions: int  # dimension of the distances
+    n_directions: int  # dimension of the space of the distances
     background: float  # weight of kernels four times as wide, as in the density
     is_scale_free: bool  # whether the scale is to be chosen
     least: float  # the least scale at which averages over the points of cells are accurate
 
     @classmethod
     def of(cls, fitted: Any, own: RowsInCells) -> _Chooser:
-        """Return the chooser, with distances in the metric of a fitted density, or of `KDESampler`."""
+        """Return the chooser, with distances in the metric of a density, or else of a `KDESampler`."""
         levels, rows, weights, moved, offsets, has_cells = own
         n = len(rows)
         is_scale_free, background, bandwidth = False, 0.0, 1.0
@@ -323,7 +323,7 @@ class _Chooser:
             mass = np.cumsum(weights[judges][order])
             cells.append(float(lengths[order][np.searchsorted(mass, _MOST_CELLS * mass[-1])]))
         second, first = np.sort(cells)[-2:]
-        # Averages are over one column where cells of the others are narrow, or over all.
+        # The average is over cells of one column where those of the others are narrow, else of all.
         one_column, one_narrow, several = _LEAST_OF_CELL
         least = min(max(one_column * first, one_narrow * second), several * first)
         choice = x.shape[1], background, is_scale_free, least

@@ -45,7 +45,7 @@ _N_COMMON = 64
 
 
 class _Group(NamedTuple):
-    """Indices of rows with the same coordinates, `pattern` (p,), and the same ones `observed` (p,)."""
+    """Rows that may have values in the same coordinates, `pattern` (p,), and the same `observed`."""
 
     rows: np.ndarray
     pattern: np.ndarray
@@ -69,7 +69,7 @@ class MixedDensity:
     table: TableColumns
     level_density: LevelDensity
     parts: list[ContinuousPart]  # one for each set of coordinates that has a density of its own
-    # One for each set of columns with atoms that may be at none together, given the columns without
+    # One for each set of columns that may be at no atom together, given the columns without
     # atoms; empty if no column, or every column, has atoms.
     gated: list[GatedPart]
 
@@ -168,7 +168,7 @@ class MixedDensity:
         return log_masses + of_values, errors
 
     def _combinations(self, rows: EncodedTable) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Return all combinations of those missing levels on which the distribution of values depends.
+        """Return combinations of the missing levels on which the distribution of values depends.
 
         Returned are the index (m,) of each combination's row, its levels (m, q), and for each row (n,)
         the error in nats from omitting its least probable combinations.
@@ -234,7 +234,7 @@ class MixedDensity:
         return result, error
 
     def _gated_of(self, pattern: np.ndarray) -> list[GatedPart]:
-        """Return the densities, given the others, of the gated coordinates in `pattern` (p,)."""
+        """Return the conditional densities of the gated coordinates in `pattern` (p,)."""
         key = self.conditional[pattern[self.conditional]]
         together = [part for part in self.gated if np.array_equal(part.columns, key)]
         return together or [
@@ -384,7 +384,7 @@ class MixedDensity:
         tolerance: float | None,
         n_refined: int = 0,
     ) -> list[_AtPoints]:
-        """Return log-densities at points of the cells of values (n, p), one item per observed set."""
+        """Return log-densities at points of the cells of values (n, p), by set of observed columns."""
         known = ~np.isnan(values[:, part.columns])
         results = []
         for index, rows in _same_rows(known):

@@ -37,8 +37,8 @@ from ._kinds import (
 
 # With fewer rows no levels, atoms or bounds are detected.
 _FEWEST_ROWS = 10
-# Fewest rows in which texts that are all different are an identifier; fewest rows with which more than
-# half as many levels as rows give a warning.
+# Fewest rows in which texts that are all different are an identifier; fewest rows for the warning that
+# there are more than half as many levels as rows.
 _FEWEST_NAMES = 10
 _MANY_LEVELS = 20
 # Numbers are levels if each has at least this number and this fraction of the rows,
@@ -58,7 +58,7 @@ _MOST_STEPS = 100
 _FARTHEST = 0.02
 # Fewest float64 numbers between two neighbouring decimals; with fewer, any value is near a decimal.
 _FEWEST_STEPS = 1000
-# Fewest values that would be expected beyond a bound if there were none; fewest rows for that test and
+# Fewest values that would be expected beyond a bound if it were no bound; fewest rows for that test and
 # for the test of logarithms.
 _BEYOND = 20
 _ROWS_FOR_BOUNDS = 20
@@ -76,9 +76,9 @@ class Lattice:
     """The unit, or that of the last decimal of exact values; 0 where nothing was rounded."""
     offset: float = 0.0
     decimals: int | None = None
-    """The number of decimals of all values, or None if they have more than the step."""
+    """The number of decimals of all values, or None if no number below 16 fits."""
     slack: float = 0.0
-    """Largest distance of recorded values from the lattice that is floating-point rounding."""
+    """Largest distance of recorded values from the lattice that is taken for floating-point rounding."""
 
     def rounded(self, values: np.ndarray) -> np.ndarray:
         """Return the nearest values of the lattice; those that are on it are returned unchanged."""
@@ -100,7 +100,7 @@ def number_of_days(durations: np.ndarray) -> np.ndarray:
 
 
 def detect(name: Any, kind: ColumnType, cells: Cells, copies: np.ndarray) -> Kind:
-    """Return the kind of a column; each row stands for a number of `copies` (n,)."""
+    """Return the kind of a column, in which each row counts as `copies` (n,) rows."""
     present, copies = cells.values[~cells.missing], copies[~cells.missing]
     if cells.family == "flag":
         return Boolean()
@@ -110,7 +110,7 @@ def detect(name: Any, kind: ColumnType, cells: Cells, copies: np.ndarray) -> Kin
     if cells.family == "date":
         return Datetime()
     if cells.family == "duration":
-        # Their unit follows from the ticks, without rounding.
+        # The unit of durations follows from their ticks, without rounding.
         return replace(
             _detect_kind(False, *_distinct(number_of_days(present), copies)), unit="auto"
         )
@@ -285,7 +285,7 @@ def _with_levels(
     """Return a kind with the levels of the training rows (n,)."""
     levels = set(present.tolist())
     if column_type.categories is not None:
-        # Ordered levels are all kept, since distances count the levels between two others.
+        # Ordered levels are all kept: the distance of two levels depends on the levels between them.
         ordered = [level for level in column_type.categories if kind.is_ordered or level in levels]
         return type(kind)(tuple(ordered))
     if kind.is_ordered and any(isinstance(level, str | bytes) for level in levels):
@@ -390,7 +390,7 @@ def _atoms(distinct: np.ndarray, counts: np.ndarray, unit: float) -> list[float]
     frequent = np.flatnonzero(counts >= least)
     is_fine = not unit or distinct[-1] - distinct[0] >= _FINE_LATTICE * unit
     is_atom = np.zeros(len(distinct), dtype=bool)
-    # From the most frequent on; of equal ones the lowest first.
+    # From the most frequent value on; of equally frequent values the lowest first.
     for index in frequent[np.argsort(-counts[frequent], kind="stable")]:
         near = slice(max(index - _N_NEIGHBOURS, 0), index + _N_NEIGHBOURS + 1)
         is_neighbour = ~is_atom[near]
@@ -434,12 +434,12 @@ def _has_bound(values: np.ndarray, counts: np.ndarray, bound: float, width: floa
 
 
 def _median(values: np.ndarray, counts: np.ndarray) -> float:
-    """Return the median of increasing values (m,) by their numbers of rows."""
+    """Return the median of increasing values (m,), weighted by their numbers of rows."""
     return float(values[np.searchsorted(np.cumsum(counts), counts.sum() / 2)])
 
 
 def _is_likelier_as_logarithm(values: np.ndarray, counts: np.ndarray) -> bool:
-    """Return whether a Gaussian fits the logarithm of positive values (m,) much better than them."""
+    """Return whether a Gaussian fits the logarithms of values (m,) > 0 much better than the values."""
     if values[0] >= _median(values, counts) / 2:
         return False
     # Divided by the largest, so that squares are finite.

@@ -237,7 +237,7 @@ class LevelDensity:
 
 
 def one_row(weights: np.ndarray) -> np.ndarray:
-    """Return the weight (n,) of one copy of each row: at most 1 if all weights are whole, else all."""
+    """Return the weight (n,) of one copy of each row: at most 1 for whole weights, else the weight."""
     is_count = np.all(weights == np.round(weights))
     return np.minimum(weights, 1.0) if is_count else weights
 

@@ -23,7 +23,7 @@ from ._fitting import fit_mixed
 
 # Errors of log-densities, in nats, that are reported by a warning.
 _LARGE_ERROR = 0.25
-# Requested error, in nats, of the log-density of each column given the others: these are only compared.
+# Requested error, in nats, of log-densities of columns given the others, which are only compared.
 _TOLERANCE_OF_OTHERS = 0.25
 
 
@@ -71,9 +71,9 @@ class TableDensity(TakesTables, DensityEstimatorMixin, BaseEstimator):
         result.
     density : estimator, default=None
         The density of continuous columns: any density of this package that takes weights. None is
-        ``SmoothedScoreDiffusion()``. It and `KDESampler` are fitted once for each set of columns with a
-        density of its own; other densities are fitted again for each combination of levels on which the
-        continuous columns depend, which can take long. ``KDESampler("scott")``, with one bandwidth
+        ``SmoothedScoreDiffusion()``. This and `KDESampler` are fitted once for each set of columns with
+        a density of its own; other densities are fitted again for each combination of levels on which
+        the continuous columns depend, which can take long. ``KDESampler("scott")``, with one bandwidth
         for each column, is the fastest for columns of different units.
     random_state : int, RandomState or None, default=None
         Seed of `sample` and `impute` where a call passes none. With None every call draws other rows.
@@ -93,7 +93,7 @@ class TableDensity(TakesTables, DensityEstimatorMixin, BaseEstimator):
         missing cells. Print it to read them.
     lambdas_ : dict from column to float
         For each column with levels or atoms, the bandwidth, from 0 to 1, of its kernel in p(c), see
-        Notes: at 0 a training row gives weight to its own level only, at 1 columns are independent.
+        Notes: at 0 a training row gives weight to its own level only, at 1 the column is independent.
     parts_ : list of dict
         For each set of continuous columns with a density of its own: its `columns`; `rows`, the number
         of training rows; the fitted `density`; and `lambdas`, the bandwidths of the kernels of levels
@@ -101,8 +101,8 @@ class TableDensity(TakesTables, DensityEstimatorMixin, BaseEstimator):
         depend on that column. Densities of columns with atoms given the others, with the number of
         different `rows`, come last.
     base_measure_ : dict from column to str
-        The measure with respect to which each column's log-density is; see Notes. Log-densities of two
-        models can be compared only if these are equal.
+        The measure of each column's log-density; see Notes. Log-densities of two models can be compared
+        only if these measures are equal.
     density_ : MixedDensity
         The fitted distribution of levels and values.
     n_features_in_, feature_names_in_ : int, ndarray of shape (n_features,)
@@ -111,7 +111,7 @@ class TableDensity(TakesTables, DensityEstimatorMixin, BaseEstimator):
     See Also
     --------
     TableColumns : The kinds of columns and how they are detected.
-    skdiffsmooth.compose.DensityClassifier : Classes by the density of each.
+    skdiffsmooth.compose.DensityClassifier : Classifies rows by the density of each class.
 
     Notes
     -----
@@ -251,7 +251,7 @@ class TableDensity(TakesTables, DensityEstimatorMixin, BaseEstimator):
 
     @property
     def base_measure_(self) -> dict[Any, str]:
-        """The measure with respect to which the log-density of each column is."""
+        """The measure with respect to which the log-density of each column is defined."""
         check_is_fitted(self, "density_")
         return self.columns_.base_measure
 

@@ -27,7 +27,7 @@ from ._relations import warn_of_relations
 
 # Fewest rows with which a set of coordinates has a density of its own.
 _FEWEST_ROWS = 10
-# Fraction of the rows in sets of columns with atoms that have no density, above which fit warns.
+# `fit` warns if more of the rows than this fraction are in sets of columns that have no density.
 _SHARE_OF_FEW = 0.02
 # Fractions of the fit time, for progress, of columns with atoms, and of the choice of points of cells.
 _SHARE_OF_GATED, _SHARE_OF_POINTS = 0.15, 0.15
@@ -107,7 +107,7 @@ def fit_mixed(
 def _fit_gated(fitted: MixedDensity, columns: np.ndarray, training: _Training) -> int:
     """Return the number of rows in which columns are at no atom, after adding their density.
 
-    No density is added if this number is 0, or small for several columns.
+    No density is added if this number is 0, or below ten with several columns.
     """
     rows, z, weights, kernels = training
     table = fitted.table

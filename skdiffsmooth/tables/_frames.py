@@ -38,7 +38,7 @@ class ColumnType:
     family: str  # see `Cells`
     is_whole: bool = False  # whether it holds integers only
     categories: tuple[Any, ...] | None = None  # of a categorical dtype
-    is_ordered: bool = False  # whether these have an order
+    is_ordered: bool = False  # whether the categories have an order
     resolution: str = ""  # unit of the ticks of dates and durations
     zone: str | None = None  # time zone of dates
 
@@ -58,7 +58,7 @@ class ColumnType:
 
     @property
     def is_single(self) -> bool:
-        """Whether it holds float32."""
+        """Whether the column holds float32."""
         return self.dtype.lower() in ("float32", "float[pyarrow]")
 
 
@@ -72,7 +72,7 @@ class FrameType:
     index_name: Any = None
     columns_name: Any = None
     has_object_names: bool = False  # whether labels are stored as objects, not as their common type
-    dtype: str = "object"  # of an array
+    dtype: str = "object"  # of an array of numpy
 
     def build(self, columns: Sequence[Cells], index: Any = None) -> Any:
         """Return a frame of columns, with an index of pandas, or one of row numbers."""

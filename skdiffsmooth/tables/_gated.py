@@ -36,10 +36,10 @@ _OF_X = (0.1, 0.2, 0.35, 0.6, 1.0, 1.7, 3.0, np.inf)
 _OF_Y = (0.05, 0.08, 0.12, 0.18, 0.25, 0.35, 0.5, 0.7, 1.0)
 # Most left-out rows whose likelihood chooses the bandwidths, and passes over all coordinates.
 _MOST_JUDGES, _N_SWEEPS = 256, 4
-# A mapped coordinate is linear in the distance above the geometric mean of the distances divided by one
-# of these factors; the largest logarithm that is used.
+# A mapped coordinate is linear in distances above a threshold, the geometric mean of all distances over
+# one of these factors; the largest logarithm that is used.
 _FACTORS, _LARGEST_LOG = (1.0, 4.0, 20.0), 600.0
-# Lower bound on one minus the leverage of a row, by which its left-out residual is divided.
+# Lower bound on one minus a row's leverage, by which its residual is divided if the row is left out.
 _LEAST_LEFT = 1e-6
 # Ridge penalties that are compared, in variances of a column; least decrease of the log variance of the
 # residuals for which indicators of a column are added.
@@ -87,7 +87,7 @@ class Regression:
 
 
 class _Setting(NamedTuple):
-    """Training rows; `one_share` (n,) is the fraction of a row's weight that leaving one out removes."""
+    """Distinct training rows; one copy of a row has the fraction `one_share` (n,) of its weight."""
 
     levels: np.ndarray
     weights: np.ndarray
@@ -99,7 +99,7 @@ class _Setting(NamedTuple):
 
 
 def _regress(x: np.ndarray, y: np.ndarray, setting: _Setting) -> tuple[Regression, np.ndarray]:
-    """Return the regression of y (n, k) with the least left-out errors, and these (n, k)."""
+    """Return the regression of y (n, k) with the least left-out errors, and these errors (n, k)."""
     levels, weights, one_share, n_levels, mean, scale, periods = setting
     best, chosen, empty = np.inf, None, np.empty((2, y.shape[1]))
     ends = x.min(axis=0), x.max(axis=0)
@@ -151,7 +151,7 @@ class GatedPart:
     kernels: list[LevelKernel]  # which weight the rows, one for each discrete coordinate
     periods: np.ndarray  # (p,) of x; 0 is none
     of_x: np.ndarray  # (p,) bandwidths; a coordinate with an infinite one does not matter
-    of_y: np.ndarray  # (k,)
+    of_y: np.ndarray  # (k,) bandwidths
     shifts: np.ndarray  # (k,) of the maps of y, see `_mapped`
     knots: np.ndarray  # (k,) of the coordinates y
     regression: Regression  # its values are the b(x, c) of the formula
@@ -181,7 +181,8 @@ class GatedPart:
     ) -> np.ndarray:
         """Return log-densities (2, m) of the two background logistics, each times its weight 1/2.
 
-        `line` (m, k) is the regression, `low` and `high` (m, k) are ends of cells.
+        `line` (m, k) is the regression, `low` and `high` (m, k) are ends of cells, and `observed` the
+        indices of the coordinates y that are not missing.
         """
         result = np.full((2, len(line)), np.log(0.5))
         for g in observed:

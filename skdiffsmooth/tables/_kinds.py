@@ -23,7 +23,7 @@ class Kind:
         """Return the call that makes this kind, without default arguments."""
         shown, needs_label = [], False
         parameters = fields(self)  # type: ignore[arg-type]
-        # Positional ones come first.
+        # Positional parameters come first.
         for parameter in sorted(parameters, key=lambda parameter: bool(parameter.kw_only)):
             value = getattr(self, parameter.name)
             if not parameter.init or (value is parameter.default or value == parameter.default):
@@ -279,7 +279,7 @@ class Integer(Numerical):
     low, high : float or None, default=None
         The smallest and the largest value that may occur; None is no bound.
     atoms : tuple of float or "auto", default="auto"
-        See `Continuous`; the other values of the column are then counts without this value.
+        See `Continuous`; the density of the other values is estimated without rows at an atom.
     unit : float or "auto", default="auto"
         See `Continuous`. "auto" is one, or the greatest common divisor of the differences.
 

@@ -15,7 +15,7 @@ from .._coordinates.columns import ColumnSpace
 from .._utils.warnings import warn_user
 
 # A column is in a relation if its coefficient times its standard deviation exceeds this fraction of the
-# largest one: in an exact relation, and in one up to rounding.
+# largest product: in an exact relation, and in one up to rounding.
 _UNRELATED, _UNRELATED_CELLS = 1e-6, 0.1
 # Largest variance, in squared cells, that is taken as due to rounding alone: twice 1/12.
 _VARIANCE = 1 / 6

@@ -204,7 +204,7 @@ def quantile(
     Estimate
         Quantiles in the shape of `q`, dates as datetime64 in UTC, and their standard errors in units of
         the column: half of the distance between the quantiles at q plus and minus its standard error.
-        It is zero where both of these are the same value.
+        The error is zero where both are the same value.
 
     Raises
     ------
@@ -374,7 +374,7 @@ def mutual_information(
     while True:
         first, second = (column.coordinates() for column in columns)
         value = float(_mixed_terms(first, second).mean())
-        # Neighbouring terms are correlated: their standard deviation would be too small.
+        # Terms of near draws are correlated: an error from their standard deviation would be too small.
         of_parts = _means_of_parts(first, second, 10)
         standard_error = of_parts.std(ddof=1) / math.sqrt(len(of_parts))
         reached = math.hypot(standard_error, value - _means_of_parts(first, second, 4).mean())
@@ -422,7 +422,7 @@ class _DrawnColumn:
         return 1e-9 * self.unit if self.levels is None else 0
 
     def positions(self, values: Any) -> np.ndarray:
-        """Return the user's values converted to those of `self.values`: levels become their indices."""
+        """Return the user's values in the form of `self.values`: levels become their indices."""
         if self.levels is not None:
             index = {level: k for k, level in enumerate(self.levels)}
             array = np.empty((), dtype=object)
@@ -676,10 +676,10 @@ def _means_of_parts(a: np.ndarray, b: np.ndarray, n_parts: int) -> np.ndarray:
 def _mixed_terms(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """Return one term (n,) for each pair, whose mean estimates the mutual information.
 
-    Distances are the larger of those of both coordinates. A term is psi(k) + psi(n) - psi(n_a) -
-    psi(n_b), with the numbers n_a and n_b of values that are nearer than the k-th neighbour, themselves
-    included. Where several pairs are at its distance, which may be zero, all of them count: k is then
-    the number of pairs, and n_a and n_b those of values, within the distance.
+    The distance of two pairs is the larger of those in both coordinates. A term is psi(k) + psi(n) -
+    psi(n_a) - psi(n_b), with the numbers n_a and n_b of values nearer than the k-th neighbour, the own
+    value included. Where several pairs are at its distance, which may be zero, all of them count: k is
+    then the number of pairs, and n_a and n_b those of values, within the distance.
     """
     points, n = np.column_stack([a, b]), len(a)
     tree = cKDTree(points)
