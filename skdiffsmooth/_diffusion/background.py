@@ -26,8 +26,8 @@ BREAKS_RELATIONS = 1e-9
 # bound lowers log-densities by 0.02 nats.
 _LEAST_BACKGROUND = 0.02
 _MOST_BACKGROUND = 0.9
-# Grids on which the weight of highest likelihood is searched for, each around the best value of the
-# previous one; values on a grid; rows that are processed at once.
+# Number of grids on which the weight of highest likelihood is searched for, each around the best value
+# of the previous grid; number of values on a grid; number of rows that are processed at once.
 _N_GRIDS, _N_ON_GRID, _ROWS_AT_ONCE = 4, 13, 4096
 
 # Most iterations of the EM algorithm; it ends when the weights change by less than `_CHANGE` in total.
