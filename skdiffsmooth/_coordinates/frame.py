@@ -24,8 +24,8 @@ class Frame:
 
     origin: np.ndarray  # (n_given,): the given columns of the row at z = 0
     given_axes: np.ndarray  # (d, n_given): orthonormal columns
-    # (d, n_free): orthonormal columns, orthogonal to the others. If there is one, the free column
-    # increases along it.
+    # (d, n_free): orthonormal columns, orthogonal to `given_axes`. A single free column
+    # increases along its axis.
     free_axes: np.ndarray
     units: np.ndarray  # (n_given,): what the given columns are divided by
     order: np.ndarray  # (n_given,): the order of the given columns in `triangle`

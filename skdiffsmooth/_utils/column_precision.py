@@ -22,7 +22,7 @@ _FALSE_ALARM = 1e-9
 _FINEST = 2.0**-20
 # A remainder below this fraction of a candidate for the unit counts as zero.
 _REMAINDER = 0.01
-# With fewer rows, or with few values and hardly any ties, a lattice may be a grid or an accident.
+# With fewer rows, or with few values and few ties, multiples of a unit may be a grid or chance.
 _FEWEST_ROWS = 10
 _FEWEST_VALUES = 20
 _FEWEST_TIES = 0.1
@@ -193,7 +193,7 @@ def _describe(
 
 
 def _atom_weight(held: np.ndarray, rows: np.ndarray) -> float:
-    """Return the weight of a far more frequent value, or 0, from each value's weight and rows (m,)."""
+    """Return the weight of a far more frequent value, or 0, from weights and counts (m,) of values."""
     if len(held) < 3:
         return 0.0
     heaviest = np.argpartition(held, -2)[-2:]
@@ -227,7 +227,7 @@ def _lattice(values: np.ndarray, noise: float) -> float:
     unit = float(steps.min())
     while unit >= _FINEST * extent and unit > 2 * noise:
         multiples = np.round(steps / unit)
-        # The sum of all steps of few units gives the unit with a smaller error than one remainder.
+        # The sum of all steps of at most 100 units gives the unit more precisely than one remainder.
         few = (multiples <= 100) & (np.abs(steps - unit * multiples) < _REMAINDER * unit)
         if few.any():
             unit = float(steps[few].sum() / multiples[few].sum())
