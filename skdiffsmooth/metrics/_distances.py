@@ -144,8 +144,8 @@ def lateral_distance(X: Any, data: Any, manifold: Any) -> np.ndarray:
 
     Notes
     -----
-    Costs `distance_to_data` and `distance_to_manifold`. Where the manifold curves towards the row, as
-    inside a circle, the result is smaller than the distance along the manifold.
+    Costs one call of `distance_to_data` and one of `distance_to_manifold`. Where the manifold curves
+    towards the row, as inside a circle, the result is smaller than the distance along the manifold.
 
     Examples
     --------
