@@ -18,7 +18,7 @@ _TOLERANCE = 1e-3
 
 @dataclass(frozen=True)
 class Space:
-    """A space of directions or rotations: the columns of its rows, and the sphere that stands for it."""
+    """A space of directions or rotations: the columns of its rows, and the sphere of its points."""
 
     name: str
     n_columns: tuple[int, ...]

@@ -19,7 +19,7 @@ class Frame:
     """Orthonormal axes of coordinates z, the first of which determine the given columns of X.
 
     Rows are x = origin + z @ axes. With z @ given_axes fixed, the given columns are fixed, and
-    z @ free_axes runs over all values of the others.
+    z @ free_axes runs over all values of the free columns.
     """
 
     origin: np.ndarray  # (n_given,): the given columns of the row at z = 0

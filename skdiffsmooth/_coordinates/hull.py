@@ -71,7 +71,7 @@ class AffineHull:
             directions = other.basis.T
             if length > _ROUNDING * largest:
                 directions = np.vstack([directions, offset / length])
-        # Twice: after the first pass, the remainder is orthogonal up to rounding of the whole direction.
+        # Projected twice: the first remainder is orthogonal up to rounding of the whole direction only.
         outside = self.project_out(self.project_out(directions))
         _, lengths, right = np.linalg.svd(outside, full_matrices=False)
         n_new = min(int(np.sum(lengths > _ROUNDING)), self.codimension)
@@ -114,7 +114,7 @@ class AffineHull:
 def hull_in_one_unit(points: np.ndarray, names: np.ndarray | None) -> AffineHull:
     """Return the hull of points (n, d) whose columns have one unit and, perhaps, names (d,).
 
-    Raises ValueError if a column varies, but by less than the rounding of others.
+    Raises ValueError if a column varies, but by less than the rounding of other columns.
     """
     hull, extents = AffineHull.of(points), np.ptp(points, axis=0)
     outside = np.abs(hull.split(points)[1]).max(axis=0)

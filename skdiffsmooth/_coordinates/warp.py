@@ -17,8 +17,8 @@ import numpy as np
 # Quantiles that may be centers, and quantiles of the distance from the center that may be widths.
 _CENTERS = (0.0, 0.5, 1.0)
 _WIDTHS = (0.02, 0.05, 0.1, 0.2, 0.35, 0.5)
-# Levels of quantiles are lower by this, more than rounding, so that no sum of weights equals them by
-# chance.
+# Levels of quantiles are lowered by this, which is more than rounding, so that no sum of weights equals
+# them by chance.
 _BELOW = 1e-9
 # Distances from the center, in units of that of the outermost row, beyond which a map is linear. The
 # first decides whether a column is mapped, since smaller distances raise the likelihood of bounded

@@ -139,9 +139,9 @@ def choose_tail(
 
     `students` begin with the heaviest tail; lighter ones are preferred. For n held-out rows,
     `log_densities` (n, n_students) are those under `students`, and `kdes` (n, 2) those under KDEs of
-    the model's bandwidth, in place of the model, and of the background's; `distances` (n, n_students)
-    are the distances from the centers. Each t distribution is scored by its mixture with the two KDEs,
-    whose weights the EM algorithm fits.
+    the model's bandwidth, in place of the model, and of the background's bandwidth; `distances`
+    (n, n_students) are the distances from the centers. Each t distribution is scored by its mixture with
+    the two KDEs, whose weights the EM algorithm fits.
     """
     best, chosen = -np.inf, None
     least_gain = _LEAST_GAIN * float(weights @ weights)

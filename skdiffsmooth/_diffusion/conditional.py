@@ -63,7 +63,7 @@ _Rounds = Generator[np.ndarray, np.ndarray, _Result]
 
 @dataclass(frozen=True, eq=False)
 class Conditional:
-    """The distribution of the free columns of a joint density given the others, of indices `columns`."""
+    """The distribution of the free columns of a joint density, given the columns `columns` (indices)."""
 
     joint: JointDensity
     columns: np.ndarray

@@ -97,7 +97,7 @@ class Geometry:
         return fit_student_t(x, weights, embedding, degrees, self.data.shards, periods)
 
     def with_copies_apart(self) -> Geometry:
-        """Return the geometry with copies of discrete rows as separate points, to leave out one each."""
+        """Return the geometry with each copy of discrete rows as a point, so that it can be left out."""
         if self.excluded is None:
             return self
         point, weights = self.excluded.point, self.excluded.weights

@@ -84,7 +84,7 @@ class NoisedData:
     terminal_name: str  # "empirical" or "gaussian"
     points: np.ndarray
     """Distinct training rows (n_points, d), in units of X; with shards, those of this process."""
-    shards: str | None  # How the rows are spread over processes, as the user passed it
+    shards: str | None  # The parameter `shards` as the user passed it
     periods: np.ndarray | None = None
     """Periods (r,) of the coordinates, 0 where one has none; None where no column has one."""
     n_probes: ClassVar[int] = 1

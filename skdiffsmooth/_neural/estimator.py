@@ -312,7 +312,7 @@ class NeuralScoreDiffusion(FlowDensity):
         Parameters
         ----------
         X : array-like of shape (n_samples, n_features)
-            Training rows: the same ones, or others of the same kind.
+            Training rows: the same rows, or other rows of the same distribution.
         y : ignored
         sample_weight : array-like of shape (n_samples,), default=None
             Non-negative weights.

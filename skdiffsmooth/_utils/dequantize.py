@@ -75,7 +75,7 @@ def dequantized(
 
 
 def _copies(points: np.ndarray, weights: np.ndarray, widths: np.ndarray) -> np.ndarray:
-    """Return how many rows each distinct row (n, d) stands for that differed before rounding."""
+    """Return how many rows, different before rounding, were recorded as each distinct row (n, d)."""
     if np.all((widths > 0) | (np.ptp(points, axis=0) == 0)):
         return copies_of(weights)
     return np.ones(len(points), dtype=np.intp)

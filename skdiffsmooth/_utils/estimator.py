@@ -226,7 +226,7 @@ class DensityOfColumnsMixin(DensityEstimatorMixin):
         X : array-like of shape (n_samples, n_features)
             Queries.
         given : collection of int or str, default=None
-            Columns, by label or index, on whose values in X the density of the others is conditional.
+            Columns, by label or index: the density is conditional on their values in X.
         columns : collection of int or str, default=None
             Columns whose density is returned. The rest is integrated out, and its values in X, which may
             be missing (NaN), have no effect. None is all columns that are not in `given`.

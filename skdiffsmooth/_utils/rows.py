@@ -72,7 +72,7 @@ def shared_relations(periods: np.ndarray | None) -> WholeTable | None:
 
 @contextmanager
 def parts_of_table(table: WholeTable | None) -> Iterator[None]:
-    """Within the block, treat training rows as parts of a table, or, with None, as tables."""
+    """Within the block, treat training rows as parts of a table, or, with None, as whole tables."""
     token = _WHOLE_TABLE.set(table)
     try:
         yield
@@ -443,7 +443,7 @@ def split_off_copies(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return points (n_split, d) and weights, with each point split into two of the same values.
 
-    The first n_points have `own_weights`, the others the rest of the weights, where it is not zero. If
+    The first n_points have `own_weights`, the others have the remaining weights if not zero. If
     point i is excluded, its rest (the other copies of the row) remains.
     """
     rest = weights - own_weights

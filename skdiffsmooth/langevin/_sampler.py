@@ -116,7 +116,7 @@ class LangevinSampler(BaseEstimator):
 
     They sample distributions of which only a score or an energy is known. The estimators' own `sample`
     draws independent rows and needs no chains; use chains for their energies (with sigma > 0 the
-    distribution exp(-energy) is not that of `sample`), for tempered distributions, and for your own scores.
+    distribution exp(-energy) is not that of `sample`), for tempered distributions, and for other scores.
 
     Parameters
     ----------
@@ -240,7 +240,7 @@ class LangevinSampler(BaseEstimator):
             estimator's `sample` (with annealing, noised to the first level). Functions need starting
             rows.
         random_state : int, RandomState or None, default=None
-            Seed of the draws; None makes fresh ones, without using numpy's global state.
+            Seed of the draws; with None they differ between calls. numpy's global state is not used.
 
         Returns
         -------

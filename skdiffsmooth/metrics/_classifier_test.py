@@ -49,7 +49,7 @@ def classifier_two_sample_test(
 ) -> ClassifierTwoSampleTest:
     """Test whether two samples have the same distribution, by the accuracy of a classifier.
 
-    The classifier is fitted to half of the rows of both samples and predicts the sample of the others.
+    The classifier is fitted to half of the rows of both samples and predicts the sample of other rows.
 
     Parameters
     ----------
