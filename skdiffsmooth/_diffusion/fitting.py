@@ -44,8 +44,8 @@ _MANY_NOISE_SCALES, _MOST_STEPS_A_LEVEL, _MOST_STEPS = 5.0, 32, 256
 # With a fitted mixture as base: factors of the numbers of levels and steps, and of nodes above
 # `_MOST_DIMENSIONS` dimensions. Held-out rows are outside thin components, and all errors have one sign.
 _REFINEMENT_OVER_MIXTURES, _MORE_NODES, _MOST_DIMENSIONS = 2, 8, 10
-# Most dimensions in which nodes are frames, without a base; above ten dimensions, the mean error of the
-# divergences over rows is then corrected.
+# Most dimensions in which nodes are `gaussian_frames`, without a base; above ten dimensions, the mean
+# error of the divergences over rows is then corrected.
 _MOST_FRAMES = 64
 # Most rows with which candidates are compared and tails chosen.
 MOST_ROWS = 2000

@@ -47,7 +47,7 @@ _LEAST_EFFECTIVE = 24.0
 # step, and most steps; then the acceptance rate of moves.
 _N_ANNEALED, _STEP_SHARE, _N_MOVES, _MOST_STEPS = 512, 0.5, 4, 25
 _ACCEPTED = 0.25
-# Draws at which the error of the solver is estimated.
+# Number of draws at which the error of the solver is estimated.
 _N_CHECKED = 32
 # A posterior of d columns is an extrapolation if the median distance of draws from the nearest center
 # is more than `_FAR` + sqrt(d) kernel widths, and more than `_FAR_FACTOR` times the largest distance
@@ -374,7 +374,7 @@ class PosteriorMixin:
         return self._posterior_under("likelihood", likelihood).draw(n, rng)
 
     def _posterior_under(self, what: str, likelihood: Any) -> _Posterior:
-        """Return the posterior of `_prior` and a likelihood, without the adaptive solver for rows."""
+        """Return the posterior of `_prior` and a likelihood, without the adaptive solver."""
         if isinstance(likelihood, LinearObservation):
             likelihood.check_names(getattr(self, "feature_names_in_", None))
         density: Any = self
@@ -415,7 +415,7 @@ def _is_periodic(fitted: Any) -> bool:
 
 
 def _by_own_steps(fitted: Any, finer: int = 1) -> Any:
-    """Return a copy of a fitted density without the adaptive solver for rows, and without column names.
+    """Return a copy of a fitted density without the adaptive solver and column names.
 
     Densities that it contains are copied likewise. `finer` multiplies the number of steps.
     """

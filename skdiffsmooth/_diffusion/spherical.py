@@ -81,7 +81,7 @@ class SphericalFlow:
     def of(
         cls, posterior: SpherePosterior, bandwidth: float, sigma: float, n_nodes: int, n_steps: int
     ) -> SphericalFlow:
-        """Return the flow from a bandwidth up to the scale of the data or three times sigma."""
+        """Return the flow from a bandwidth to the data's std, 3 sigma or 2 bandwidths, the largest."""
         # Standard deviation of the points about their main axis: the root mean square sine of their
         # angle to it, per dimension.
         off_axis = posterior.points[:, 1:] ** 2

@@ -96,7 +96,7 @@ class TrainingData:
         return self.only(~self._varies, None if self.table is None else self.table.linear)
 
     def only(self, kept: np.ndarray, table: TrainingData | None = None) -> TrainingData:
-        """Return the same rows (of `table`) with only the columns of a mask (d,), without periods."""
+        """Return the same rows (parts of `table`) with the columns of a mask (d,), without periods."""
         return replace(
             self,
             points=self.points[:, kept],

@@ -35,8 +35,8 @@ _MOST_DESCRIBED = 8
 # `fit` warns of rounding errors of the floats above this, in standard deviations.
 _LOST = 1e-3
 # `fit` warns if, in one of n rows, a value is farther from the median than `_FAR` n times the distance
-# within which the fraction `_NEAR` of the rows is. A column of a Cauchy distribution has such a value with
-# probability 5e-4, whatever the number of rows.
+# within which the fraction `_NEAR` of the rows is. A column of a Cauchy distribution has such a value
+# with probability 5e-4, whatever the number of rows.
 _FAR, _NEAR = 100.0, 0.95
 
 
