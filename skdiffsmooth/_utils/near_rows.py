@@ -133,7 +133,7 @@ def _float32_pairs(points: np.ndarray) -> np.ndarray:
 
 
 def _near_pairs(z: np.ndarray) -> np.ndarray:
-    """Return pairs (k, 2) of rows of z (n, d) that are copies, by the gap in their distances to rows."""
+    """Return pairs (k, 2) of rows of z (n, d) that are copies, found by gaps in the distances."""
     tree = cKDTree(z)
     n_rows = int(np.clip(_MOST_DISTANCES / z.size, *_ROWS))
     rows = np.linspace(0, len(z) - 1, min(len(z), n_rows)).round().astype(np.intp)
