@@ -22,9 +22,9 @@ from .hull import principal_axes
 from .warp import ColumnWarp, fit_warp
 
 _EPS = float(np.finfo(np.float64).eps)
-# In units of the rounding error of a column's largest value. A column whose range is below the first is
-# constant; standardised columns that differ by less than the second are copies; relations are as wide as
-# the third, so that rounding lowers the log-densities of rows that satisfy them by less than 1e-8 nats.
+# Bounds in units of the rounding error of a column's largest value. A column whose range is below the
+# first is constant; standardised columns that differ by less than the second are copies; relations are
+# as wide as the third: rounding lowers log-densities of rows that satisfy them by less than 1e-8 nats.
 _CONSTANT, _COPY, _RELATION = 8, 32, 2**14
 # A column is in no relation if the squared norm of its part along relations is below this.
 _FREE = 1e-9
@@ -103,7 +103,7 @@ class ColumnSpace:
         scales[varies] *= np.sqrt(sizes[group])
         axes = np.zeros((n_features, len(sizes)))
         axes[np.flatnonzero(varies), group] = sign / np.sqrt(sizes[group])
-        # One column of each group of copies stands for all of them.
+        # One column of each group of copies is used in place of all of them.
         firsts = np.unique(group, return_index=True)[1]
         group_noise = np.zeros(len(sizes))
         np.maximum.at(group_noise, group, noise[varies])
@@ -136,7 +136,7 @@ class ColumnSpace:
         A relation that holds in a part only (a sum that is broken in one row of the table, say) would be
         as wide as rounding: log-densities would be 20 nats above those of other parts, and 1e20 below
         them at that row. So a part has the relations of the table. In other directions in which its rows
-        have no extent, it is as wide as the noise, which has the covariance of the table there.
+        have no extent, its density is as wide as the noise, with the covariance of the table there.
         """
         mapped = points
         if warp is not None:
@@ -365,9 +365,9 @@ def _copies(
 def _influence_of_columns(loadings: np.ndarray) -> np.ndarray:
     """Return weights w (k,) of columns with loadings b_j (k, r) that make sum_j w_j b_j b_j^T largest.
 
-    Largest in determinant, with weights of sum r: the ellipsoid of John (1948), the largest one in which
-    no column exceeds one. Copies of columns do not change the sum, and without relations between columns
-    (k = r) all weights are one. (Multiplicative steps: Titterington 1976.)
+    The determinant of the sum is the largest for weights of sum r: they give the ellipsoid of John
+    (1948), the largest in which no column exceeds one. Copies of columns do not change the sum, and
+    without relations (k = r) all weights are one. (Multiplicative steps: Titterington 1976.)
     """
     weights = np.full(len(loadings), loadings.shape[1] / len(loadings))
     for _ in range(_N_STEPS):

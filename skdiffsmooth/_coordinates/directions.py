@@ -18,7 +18,7 @@ _TOLERANCE = 1e-3
 
 @dataclass(frozen=True)
 class Space:
-    """A space of directions or rotations: the columns of its rows, and the sphere that stands for it."""
+    """A space of directions or rotations: the columns of its rows, and the sphere of its points."""
 
     name: str
     n_columns: tuple[int, ...]
@@ -27,7 +27,7 @@ class Space:
 
     @property
     def angle(self) -> float:
-        """Return the angle in the space, in radians, that one radian on its sphere is."""
+        """Return the angle in the space, in radians, of one radian on its sphere."""
         return 2.0 if self.is_antipodal else 1.0
 
     def log_volume(self, dimension: int) -> float:
@@ -124,7 +124,7 @@ def _check_near(what: str, errors: np.ndarray, space: Space, hint: str) -> None:
 
 
 def principal_axes(points: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Return principal axes (d, d), as columns, that turn with points (N, d) and ignore their signs."""
+    """Return principal axes (d, d), as columns, that rotate with points (N, d); x and -x are equal."""
     moment = (points * weights[:, None]).T @ points
     axes = np.linalg.eigh(moment)[1][:, ::-1]
     z = points @ axes

@@ -17,7 +17,7 @@ class Embedding:
     """The affine hull of the data in the coordinates of a metric.
 
     Rows X (n, d) are in the user's units; hull coordinates are (n, r); residuals (n, d) are the
-    part of a row outside the hull, in scaled columns (of the metric, where that is a matrix). Residuals
+    part of a row outside the hull, in scaled columns (in metric coordinates for a matrix). Residuals
     have two orthogonal parts: along relations between columns the density is Gaussian with the width of
     rounding, and in the other directions outside the hull it is Gaussian with the noise scale.
     """

@@ -16,7 +16,7 @@ from .hull import AffineHull, principal_axes
 from .local_covariance import local_covariance
 
 _METRICS = ("euclidean", "scaled", "whitened", "local")
-# Powers of the correlation matrix; for "local" of the local covariance, which takes its place.
+# Powers of the correlation matrix, or for "local" of the local covariance.
 _POWERS = {"scaled": 0.0, "whitened": 1.0, "local": 1.0}
 # Prefix of the name of a metric that maps skewed columns first.
 _WARPED = "warped "
@@ -208,7 +208,7 @@ def fit_metric(
     - `metric`: checked. "scaled" divides columns by their standard deviations. A power alpha then
       multiplies by R^(-alpha / 2), R the correlation matrix, in the affine hull of the points;
       "whitened" is the power 1. Where the points are too few to span all columns, volumes in their
-      hull do not change. "local" multiplies by the root of the inverse of the local covariance there. A
+      hull do not change. "local" multiplies by the root of the inverse of the local covariance. A
       matrix M measures sqrt((x - y)^T M (x - y)). If a name begins with "warped ", the metric of the
       rest of the name is fitted to mapped columns; `columns` must contain the maps.
     - `points` (n_points, d): distinct rows of this process.

@@ -62,7 +62,7 @@ class PeriodicColumns:
         return replace(self, scales=np.where(self.has_extent, self.scales, scales))
 
     def join_columns(self, linear: ColumnSpace | None) -> ColumnSpace:
-        """Return the space of all columns: these and the `linear` ones; with None, none is scaled."""
+        """Return the space of all columns: these and the `linear` ones; None scales no column."""
         d = len(self.is_periodic)
         if linear is None:
             plain = ColumnSpace.plain(d)
@@ -211,7 +211,7 @@ def circular_std(values: np.ndarray, weights: np.ndarray, period: float) -> floa
     """Return the standard deviation of values (n,) of a period; `weights` (n,) sum to one.
 
     With R the resultant length it is sqrt(-2 log R), in radians, that of the wrapped normal distribution
-    of the same R, and at most that of the uniform distribution. For narrow data it is the ordinary one.
+    of the same R, and at most that of the uniform distribution. For narrow data it is the usual std.
     """
     _, below_one, sine = _moment(values, weights, period)
     # 1 - R^2, from the first moment about the mean.

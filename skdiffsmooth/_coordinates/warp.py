@@ -17,13 +17,13 @@ import numpy as np
 # Quantiles that may be centers, and quantiles of the distance from the center that may be widths.
 _CENTERS = (0.0, 0.5, 1.0)
 _WIDTHS = (0.02, 0.05, 0.1, 0.2, 0.35, 0.5)
-# Levels of quantiles are lower by this, more than rounding, so that no sum of weights equals them by
-# chance.
+# Levels of quantiles are lowered by this, which is more than rounding, so that no sum of weights equals
+# them by chance.
 _BELOW = 1e-9
 # Distances from the center, in units of that of the outermost row, beyond which a map is linear. The
-# first decides whether a column is mapped, since smaller ones raise the likelihood of bounded columns,
-# too; they are used if they raise it by `_LEAST_RISE` nats per row. With 4, log-normal rows gain 0.02
-# nats, but the standard deviation of draws is up to four times that of the rows.
+# first decides whether a column is mapped, since smaller distances raise the likelihood of bounded
+# columns, too. A smaller one is used if the likelihood then rises by `_LEAST_RISE` nats per row. With a
+# distance of 4, log-normal rows gain 0.02 nats, but draws have up to four times the rows' std.
 _LINEAR_FROM, _LEAST_RISE = (0.5, 0.25, 0.125), 0.005
 # A column is mapped if this raises the log-likelihood of a Gaussian by more than all of these: nats per
 # row, standard errors, and nats over all rows.

@@ -26,8 +26,8 @@ BREAKS_RELATIONS = 1e-9
 # bound lowers log-densities by 0.02 nats.
 _LEAST_BACKGROUND = 0.02
 _MOST_BACKGROUND = 0.9
-# Grids on which the weight of highest likelihood is searched for, each around the best value of the
-# previous one; values on a grid; rows that are processed at once.
+# Number of grids on which the weight of highest likelihood is searched for, each around the best value
+# of the previous grid; number of values on a grid; number of rows that are processed at once.
 _N_GRIDS, _N_ON_GRID, _ROWS_AT_ONCE = 4, 13, 4096
 
 # Most iterations of the EM algorithm; it ends when the weights change by less than `_CHANGE` in total.
@@ -139,9 +139,9 @@ def choose_tail(
 
     `students` begin with the heaviest tail; lighter ones are preferred. For n held-out rows,
     `log_densities` (n, n_students) are those under `students`, and `kdes` (n, 2) those under KDEs of
-    the model's bandwidth, in place of the model, and of the background's; `distances` (n, n_students)
-    are the distances from the centers. Each t distribution is scored by its mixture with the two KDEs,
-    whose weights the EM algorithm fits.
+    the model's bandwidth, in place of the model, and of the background's bandwidth; `distances`
+    (n, n_students) are the distances from the centers. Each t distribution is scored by its mixture with
+    the two KDEs, whose weights the EM algorithm fits.
     """
     best, chosen = -np.inf, None
     least_gain = _LEAST_GAIN * float(weights @ weights)

@@ -52,9 +52,9 @@ _BOTH = _Candidates(
 )
 _BANDWIDTHS = _Candidates(((0.85, 0.0),), ((1.0, 0.0),), ((0.7, 0.0), (0.55, 0.0)))
 _SIGMAS = _Candidates(((0.0, 1.5),), ((0.0, 2.0), (0.0, 3.0), (0.0, 5.0)), ((0.0, 1.0), (0.0, 0.5)))
-# Nodes with which candidates are compared; levels (of one step each) and solver. A step takes one
-# evaluation in up to ten dimensions, and two in more, where errors of single evaluations would lower the
-# weight of the background.
+# Number of nodes with which candidates are compared; number of levels (of one step each) and solver in
+# few and in many dimensions. A step takes one evaluation in up to ten dimensions, and two in more, where
+# errors of single evaluations would lower the weight of the background.
 _NODES, _MOST_DIMENSIONS = 32, 10
 _FEW_DIMENSIONS, _MANY_DIMENSIONS = (6, Multistep()), (5, Heun())
 # Most rows at which candidates are scored in screening.
@@ -126,10 +126,10 @@ class Comparison:
     - `folds`: indices of training and test rows; relations between columns are those of all rows. With
       None, each row is scored under the model of all other rows, exactly.
     - `most_judges`: most rows that screening scores, taken evenly.
-    - `one_by_one`: a comparison of the same rows that leaves out each. If given, log-densities under
+    - `one_by_one`: a comparison that leaves out each of the same rows. If given, log-densities under
       the background's t distribution are taken from it.
 
-    Where values were rounded, rows are scored at values that they may have had before.
+    Where values were rounded, rows are scored at values that they may have had before rounding.
     """
 
     def __init__(
@@ -270,9 +270,9 @@ class Comparison:
     ) -> tuple[list[StudentT], list[np.ndarray], list[np.ndarray]]:
         """Return t distributions, and their log-densities and distances (n, n_students) in each fold.
 
-        They are fitted in the first metric that maps and scales columns if and only if this one does. In
-        units of X such metrics have the same t distributions: fitted to linearly transformed rows, a t
-        distribution is transformed likewise.
+        They are fitted in the first metric of the same kind: both map columns or neither does, and both
+        scale columns or neither does. In units of X these metrics have the same t distributions: fitted
+        to linearly transformed rows, a t distribution is transformed likewise.
         """
         kinds = [(is_warped(metric), is_scaled(metric)) for metric in self.metrics]
         first = kinds.index(kinds[metric_index])
@@ -297,7 +297,7 @@ class Comparison:
     ) -> tuple[list[np.ndarray], float]:
         """Return each fold's log-densities (n,) under the background's t distribution, and its weight.
 
-        It is chosen with KDEs of given bandwidths in place of models, which would take longer.
+        The t distribution is chosen with KDEs of given bandwidths; models would take longer.
         """
         key = metric_index, requested
         if key not in self._tails:
@@ -412,10 +412,10 @@ def choose_settings(
 ) -> tuple[Settings, Geometry]:
     """Return the chosen settings, first the metric, then the scales in it, and all rows in the metric.
 
-    Metrics are compared by kernel density estimates of the given bandwidth, or of that of highest
-    likelihood; up to three that are close, then by the model with default scales. Candidates are scored
-    by the log-likelihood at up to 256 rows, taken evenly, under models of up to 2000 rows (metrics:
-    1000) with few nodes, levels and steps: each row is left out, or with few rows (metrics) each fold.
+    Metrics are compared by kernel density estimates of the given bandwidth, or of the one of highest
+    likelihood; then up to three close ones by the model with default scales. Candidates are scored by
+    the log-likelihood at up to 256 rows, taken evenly, under models of up to 2000 rows (metrics: 1000)
+    with few nodes, levels and steps. Single rows are left out; to compare metrics on few rows, folds.
     """
     candidates, default = _candidates(parsed), given_or_default(parsed)
     is_given = not (candidates.wider or candidates.narrower)

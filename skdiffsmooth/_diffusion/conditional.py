@@ -63,7 +63,7 @@ _Rounds = Generator[np.ndarray, np.ndarray, _Result]
 
 @dataclass(frozen=True, eq=False)
 class Conditional:
-    """The distribution of the free columns of a joint density given the others, of indices `columns`."""
+    """The distribution of the free columns of a joint density, given the columns `columns` (indices)."""
 
     joint: JointDensity
     columns: np.ndarray
@@ -120,7 +120,7 @@ class Conditional:
                 uniform[:, 0] = (rank + uniform[:, 0]) / counts[which]
         coordinates = np.empty((n, len(self.joint.origin)))
         effective = np.empty(len(distinct))
-        # Rows with pools of the same size together, so that a few large pools do not slow down others.
+        # Rows with pools of the same size are drawn together: few large pools do not slow down others.
         for size in np.unique(least):
             own = np.flatnonzero(least == size)
             most = max(self._most, 4 * int(size)) if for_means else self._most
@@ -160,7 +160,7 @@ class Conditional:
 
     @property
     def _bytes_of_draw(self) -> int:
-        # Three arrays of the distances between the draws of a round, half of all, and the centers.
+        # Three arrays of distances between the draws of a round (half of all draws) and the centers.
         return 12 * len(self.joint.centers) + 32 * len(self.joint.origin) + 128
 
     def parts_for_means(self, n: int) -> Iterator[slice]:
@@ -252,7 +252,7 @@ class Conditional:
         index = choose_in_rows(np.exp(log_masses), rows, uniform)
         coordinates, log_target = pool.coordinates[rows, index], pool.log_target[rows, index]
         first = np.unique(np.column_stack([rows, index]), axis=0, return_index=True)[1]
-        # Which draws repeat others depends on the weights: all of a row's draws are moved, or none.
+        # Which draws repeat others depends on the weights, so all draws of a row are moved, or none.
         has_repeated = np.bincount(rows) > np.bincount(rows[first], minlength=rows.max() + 1)
         moved = np.flatnonzero(has_repeated[rows])
         if len(moved):

@@ -147,7 +147,7 @@ class BaseScoreDiffusion(FlowDensity):
         return self
 
     def partial_fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> Any:
-        """Add rows to a fitted model, with the scales that it has.
+        """Add rows to a fitted model and keep its scales.
 
         The result is that of `fit` on all rows with ``bandwidth_``, ``sigma_``, ``metric_`` and
         ``background_`` as parameters: nothing is chosen again or trained, so this takes little time.
@@ -160,7 +160,7 @@ class BaseScoreDiffusion(FlowDensity):
             Rows to add.
         y : ignored
         sample_weight : array-like of shape (n_samples,), default=None
-            Non-negative weights, in the units of those of `fit`, where a row without one has weight 1.
+            Non-negative weights, in the units of those of `fit`; each row has weight 1 by default.
 
         Raises
         ------
@@ -334,10 +334,10 @@ class BaseScoreDiffusion(FlowDensity):
 
         Notes
         -----
-        Draws for which steps of one evaluation are too long are not followed again by another solver, as
-        in `sample`, so they differ from those of `sample` by some hundredths of a bandwidth or more.
-        Takes as long as `sample` of as many rows, and ``8 * n_steps * n_rows * n_features`` bytes of
-        memory. With ``solver="adaptive"`` positions are returned before it divides steps.
+        Where steps of one evaluation are too long, `sample` follows draws again by another solver and
+        `trajectories` does not: these draws differ by some hundredths of a bandwidth or more. The call
+        takes as long as `sample` of as many rows, and ``8 * n_steps * n_rows * n_features`` bytes of
+        memory. With ``solver="adaptive"`` no positions within the steps that it divides are returned.
 
         Examples
         --------
@@ -428,7 +428,7 @@ class BaseScoreDiffusion(FlowDensity):
 
         See Also
         --------
-        skdiffsmooth.diagnostics.bulk_ess : The one of Markov chains, which is defined differently.
+        skdiffsmooth.diagnostics.bulk_ess : That of Markov chains, which is defined differently.
 
         Notes
         -----

@@ -42,10 +42,10 @@ _MOST_BANDWIDTHS, _MOST_ROUGH = 4.0, 1 / 12
 # and of all levels together by that rule.
 _MANY_NOISE_SCALES, _MOST_STEPS_A_LEVEL, _MOST_STEPS = 5.0, 32, 256
 # With a fitted mixture as base: factors of the numbers of levels and steps, and of nodes above
-# `_MOST_DIMENSIONS` dimensions: held-out rows are outside thin components, and all errors have one sign.
+# `_MOST_DIMENSIONS` dimensions. Held-out rows are outside thin components, and all errors have one sign.
 _REFINEMENT_OVER_MIXTURES, _MORE_NODES, _MOST_DIMENSIONS = 2, 8, 10
-# Most dimensions in which nodes are frames, without a base; above ten dimensions, the mean error of the
-# divergences over rows is then corrected.
+# Most dimensions in which nodes are `gaussian_frames`, without a base; above ten dimensions, the mean
+# error of the divergences over rows is then corrected.
 _MOST_FRAMES = 64
 # Most rows with which candidates are compared and tails chosen.
 MOST_ROWS = 2000
@@ -185,7 +185,7 @@ def _smoothed_levels(
         steps = _with_shorter_steps(steps, levels, scales * kernel.widest_std)
     parsed.kernel.check_scales(kernel, geometry.coordinates, bandwidth, scales)
     if not scales.any() and parsed.terminal == "empirical":
-        # The unsmoothed flow ends at p_eps whatever T is. With T = eps no flow is needed.
+        # Without smoothing the terminal scale has no effect; at the bandwidth, no flow is needed.
         levels = NoiseLevels(bandwidth, bandwidth, levels.n_levels)
     return _SmoothedLevels(levels, scales, steps, requested)
 
@@ -281,8 +281,8 @@ def _tail(model: DiffusionModel, geometry: Geometry, resources: Resources) -> Ta
     """Return the t distribution of the background of a model, with its weight.
 
     They are chosen by leave-one-out likelihoods of at most 2000 rows, in a mixture with kernel density
-    estimates. In several processes the weight is the least one, and the t distribution the one of
-    highest likelihood.
+    estimates. With several processes the weight is `LEAST_TAIL`, and the t distribution is the one of
+    highest leave-one-out likelihood.
     """
     students, queries = geometry.students, geometry.queries
     geometry = geometry.with_copies_apart()

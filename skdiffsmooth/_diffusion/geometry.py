@@ -1,4 +1,4 @@
-"""Training rows and kernel in the coordinates in which the flow runs, and the scales there."""
+"""Training rows, kernel, bandwidth and sigma in the coordinates in which the flow runs."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ Factors = tuple[float, float]
 Scales = tuple[float | Relative, Sigma | Relative]
 
 # Bandwidth and smoothing scale in units of the leave-one-out bandwidth of the Gaussian KDE in the same
-# metric, where nothing can be compared; docs/evidence/defaults.md has the evidence.
+# metric, where candidates are not compared; docs/evidence/defaults.md has the evidence.
 DEFAULT_FACTORS: Factors = (0.85, 1.5)
-# With a mixture as base both are in units of the narrowest standard deviation of its components, and
-# with windows in units of their leave-one-out bandwidth; docs/evidence/bases.md has the figures.
+# With a mixture as base both are in units of the narrowest standard deviation of its components, with
+# `ManifoldParzen` windows in units of their leave-one-out bandwidth; docs/evidence/bases.md has figures.
 _FACTORS_OF_MIXTURES: Factors = (0.3, 2.0)
 _FACTORS_OF_WINDOWS: Factors = (1.0, 1.0)
 
@@ -63,12 +63,12 @@ class Geometry:
 
     @property
     def excluded(self) -> ExcludedRows | None:
-        """Values at which left-out rows of rounded columns are scored; None for their own values."""
+        """Values at which left-out rows are scored if columns are rounded; None: their own values."""
         return self.data.excluded
 
     @cached_property
     def queries(self) -> Queries | None:
-        """Queries at which left-out rows are scored, in hull coordinates; None: at the points."""
+        """Queries at which left-out rows are scored, in hull coordinates; None: the points."""
         if self.excluded is None:
             return None
         x = self.moved(self.excluded.exclude, self.excluded.offsets)
@@ -92,12 +92,12 @@ class Geometry:
         periods = () if self.periods is None else tuple(self.periods[self.periods > 0].tolist())
         degrees, dimension = DEGREES, x.shape[1] - len(periods) + self.hull.codimension
         if dimension > 1 and len(x) > 1 and self.data.shards.alone:
-            # Those without a variance are only for single columns (`choose_tail`).
+            # t distributions without a variance are only for single columns (`choose_tail`).
             degrees = tuple(nu for nu in DEGREES if nu > WITHOUT_VARIANCE)
         return fit_student_t(x, weights, embedding, degrees, self.data.shards, periods)
 
     def with_copies_apart(self) -> Geometry:
-        """Return the geometry with copies of discrete rows as separate points, to leave out one each."""
+        """Return the geometry with each copy of discrete rows as a point, so that it can be left out."""
         if self.excluded is None:
             return self
         point, weights = self.excluded.point, self.excluded.weights
@@ -143,7 +143,7 @@ def make_geometry(metric: Metric, data: TrainingData, parsed: ParsedParameters) 
             parsed.resources.memory_limit,
             linear.unit,
         )
-        # Windows keep to the hull of the rows; the components of a fitted mixture fill the space.
+        # Windows are within the hull of the rows; the components of a fitted mixture fill the space.
         hull = hull.joined(None) if base.floors.any() else hull
     kernel, hull, learned = parsed.kernel.reduce(measured, data.weights, hull, metric, data.shards)
     coordinates, _ = hull.split(measured)
@@ -205,7 +205,7 @@ def given_or_default(parsed: ParsedParameters, factors: Factors | None = None) -
     if sigma is None:
         sigma = Relative(factors[1])
     if bandwidth is None:
-        # Without smoothing the leave-one-out bandwidth is the KDE's own best.
+        # Without smoothing the model is a KDE, for which the leave-one-out bandwidth is best.
         is_kde = parsed.base is None and not callable(sigma) and sigma == 0
         bandwidth = Relative(1.0 if is_kde else factors[0])
     return bandwidth, sigma

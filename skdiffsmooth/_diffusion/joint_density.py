@@ -31,11 +31,11 @@ from .source import NoisedData
 _NARROW = 1e-3
 
 
-# Number of centers of proposals, where these are draws of the density.
+# Number of centers of proposals, where the centers are draws of the density.
 N_CENTERS = 1024
 
 
-# Memory limit, in MiB, of the leave-one-out sums that choose the bandwidth at these centers.
+# Memory limit, in MiB, of the leave-one-out sums that choose the bandwidth of kernels at such draws.
 _MEMORY_LIMIT = 256.0
 
 
@@ -43,7 +43,7 @@ _MEMORY_LIMIT = 256.0
 class JointDensity:
     """A joint density of rows origin + y @ axes, with the kernels of its proposals.
 
-    If `warp` is given, these are the rows of X after some columns were mapped.
+    If `warp` is given, the rows are those of X after some columns were mapped.
     """
 
     # Maps rows (n, d) to log-densities (n,) in nats, per unit of X
@@ -54,8 +54,8 @@ class JointDensity:
     axes: np.ndarray  # (d, d): from coordinates to columns
     log_abs_det: float  # Log |det axes|
     centers: np.ndarray  # (N, d): coordinates of the centers of kernels
-    weights: np.ndarray  # (N,): their weights
-    scales: np.ndarray  # (3, d): widths of Gaussian kernels, of wider ones, and of t kernels
+    weights: np.ndarray  # (N,): weights of the kernels
+    scales: np.ndarray  # (3, d): widths of narrow and wide Gaussian kernels and of t kernels
     warp: ColumnWarp | None = None  # The maps of columns
     # How many of the last coordinates are rounding errors along relations between the columns
     n_relations: int = 0
@@ -188,8 +188,8 @@ class JointDensity:
     ) -> np.ndarray | None:
         """Return log-densities (n,) of values (n, k) of columns that determine all others, else None.
 
-        They do if there are as many relations as other columns, and the joint density is constant over
-        rounding errors along them: their Gaussian factor then integrates to one.
+        The values are returned if there are as many relations as other columns, and the joint density is
+        constant over rounding errors along the relations, whose Gaussian factor integrates to one.
         """
         d = len(self.origin)
         if not self.n_relations or d - len(columns) != self.n_relations:

@@ -1,7 +1,7 @@
 """`DiffusionModel`: the arrays of a fitted diffusion, and its log-densities, samples and scores.
 
-The model is a score field for each noise level (`source`), a solver that follows them, and the map from
-rows of X to the coordinates in which it does so (`embedding`). With x(y) the flow
+The model is a score field for each noise level (`source`), a solver for the flow along the scores, and
+the map from rows of X to the coordinates in which the flow runs (`embedding`). With x(y) the flow
 
     dx / d log y = -y^2 score(x, y^2)
 
@@ -55,7 +55,7 @@ NO_DERIVATIVE = (
 # by `_LAST_ERRORS`.
 _MOST_ROUGHNESS = 1.25
 _LAST_ERRORS = 20
-# Least accuracy, in nats, for following rows again, since the nodes have larger errors than that.
+# A smaller accuracy, in nats, is replaced by this to follow rows again: errors of nodes are larger.
 _LEAST_TOL = 1e-3
 
 
@@ -69,7 +69,7 @@ class DiffusionModel:
     steps_of_levels: tuple[int, ...]  # Number of steps of the solver in each level
     dtype: str
     background: float = 0.0
-    """Weight of the background: a kernel density estimate of four bandwidths, and the tail."""
+    """Weight of the background: a kernel density estimate four bandwidths wide, and the tail."""
     tail: Tail | None = None
     """The t distribution of the background; None where no background is mixed."""
     tol: float | None = None
@@ -211,7 +211,7 @@ class DiffusionModel:
     def excluded_log_density(
         self, X: np.ndarray, exclude: np.ndarray, resources: Resources
     ) -> np.ndarray:
-        """Return log-densities (n,) of rows under the flow alone, each without its point `exclude`."""
+        """Return log-densities (n,) of rows under the flow alone, without the points `exclude` (n,)."""
         queries, residual = self.embedding.split(X)
         log_density, _ = self._flow_log_density(queries, residual, resources, exclude)
         return self._per_unit_of_columns(log_density, queries, residual)
@@ -298,7 +298,7 @@ class DiffusionModel:
         resources: Resources,
         with_error: bool,
     ) -> np.ndarray:
-        """Return log-density in the hull, its error, and that of the last solver, as columns (n, 3)."""
+        """Return log-density in the hull, its error, and the last solver's error, as columns (n, 3)."""
         k = self.source.n_probes
         result = np.empty((len(queries), 3))
         for part in tracked(list(self._parts_in_memory(len(queries), resources))):
@@ -327,8 +327,8 @@ class DiffusionModel:
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Return log-densities (n,) by a solver, errors (n,), and errors (n,) of the last solver.
 
-        Rows for which its steps are too long are followed by the next solver. Errors are NaN where they
-        are not estimated, those of the last solver also where it was not needed.
+        Rows for which steps of `solver` are too long are followed by the next solver. Errors are NaN
+        where they are not estimated, errors of the last solver also where it was not needed.
         """
         assert isinstance(solver, ODESolver)
         schedule = self.source.schedule(resources, exclude, len(queries))
@@ -429,9 +429,9 @@ class DiffusionModel:
         seed: int | None,
         resources: Resources,
     ) -> np.ndarray:
-        """Return some of n draws after the flow to the bandwidth, and the solver's errors, last.
+        """Return k draws at the end of the flow, and the solver's errors as last column, (k, r + 1).
 
-        `start` (k, r) are their starting points, `index` (k,) their indices. Errors may be NaN.
+        `start` (k, r) are their starting points, `index` (k,) their indices among n. Errors may be NaN.
         """
         schedule = self.source.schedule(resources)
         backend = schedule.backend

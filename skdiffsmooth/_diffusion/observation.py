@@ -85,7 +85,7 @@ class LinearObservation:
                     "missing measurements out of A, y and noise."
                 )
         self._factor = self._cholesky(m)
-        # In units of independent noise of variance one.
+        # Transformed so that the noise is independent and has variance one.
         with np.errstate(over="ignore", invalid="ignore"):
             self.whitened_A = divide_by_triangle(self.A.T, self._factor).T
             self.whitened_y = divide_by_triangle(self.y[None], self._factor)[0]

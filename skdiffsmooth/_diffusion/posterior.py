@@ -3,12 +3,12 @@
 Draws x_j of a proposal q have weights w_j = p(x_j) L(x_j) / q(x_j); Z is their mean, and draws of the
 posterior are the x_j, resampled. The proposal is a mixture of Gaussian kernels at the training rows; for
 y = A x + e, e Gaussian, it is the posterior of that mixture (`posterior_proposal.py`). Where few draws
-are effective, kernels at draws of the posterior of that mixture are the next proposal; these are found
-by weights, resampling and Metropolis steps along q L^b, b from 0 to 1 (sequential Monte Carlo), which
-need no density of the model.
+are effective, kernels at draws of the posterior of that mixture are the next proposal. The draws are
+found by weights, resampling and Metropolis steps along q L^b, b from 0 to 1 (sequential Monte Carlo),
+which need no density of the model.
 
-Log-densities are those of the model's own steps, without the adaptive solver for single rows. By how
-much log Z changes with steps of half the length is estimated at some draws of the posterior.
+Log-densities are those of the model's own steps, without the adaptive solver for single rows. The
+change of log Z with steps of half the length is estimated at some draws of the posterior.
 """
 
 from __future__ import annotations
@@ -47,13 +47,13 @@ _LEAST_EFFECTIVE = 24.0
 # step, and most steps; then the acceptance rate of moves.
 _N_ANNEALED, _STEP_SHARE, _N_MOVES, _MOST_STEPS = 512, 0.5, 4, 25
 _ACCEPTED = 0.25
-# Draws at which the error of the solver is estimated.
+# Number of draws at which the error of the solver is estimated.
 _N_CHECKED = 32
-# A posterior is an extrapolation if its draws are farther from the centers than `_FAR` kernel widths,
-# beyond those of a draw of the model, and than `_FAR_FACTOR` times the distance between centers. The
-# distances are computed for some `_N_COMPARED` draws and centers.
+# A posterior of d columns is an extrapolation if the median distance of draws from the nearest center
+# is more than `_FAR` + sqrt(d) kernel widths, and more than `_FAR_FACTOR` times the largest distance
+# between neighbouring centers. Distances are computed for some `_N_COMPARED` draws and centers.
 _FAR, _FAR_FACTOR, _N_COMPARED = 6.0, 3.0, 512
-# Memory limit of densities that have none of their own, in MiB.
+# Memory limit, in MiB, for densities without a parameter `memory_limit`.
 _MEMORY_LIMIT = 1024.0
 
 
@@ -342,9 +342,9 @@ class PosteriorMixin:
         Notes
         -----
         Computes 512 to 4096 log-densities, until the standard error is .01 nats, with the steps of
-        `sample`. By how much steps of half the length change the result is estimated from 32 rows and
+        `sample`. The change of the result with steps of half the length is estimated from 32 rows and
         added to the standard error, in squares. If less than 30 % of the first 512 draws are effective,
-        512 draws of kernels at draws of a simpler posterior are tried.
+        512 draws from kernels that are centered at draws of a simpler posterior are tried.
         docs/evidence/posterior.md has errors and times.
 
         Examples
@@ -374,7 +374,7 @@ class PosteriorMixin:
         return self._posterior_under("likelihood", likelihood).draw(n, rng)
 
     def _posterior_under(self, what: str, likelihood: Any) -> _Posterior:
-        """Return the posterior of `_prior` and a likelihood, without the adaptive solver for rows."""
+        """Return the posterior of `_prior` and a likelihood, without the adaptive solver."""
         if isinstance(likelihood, LinearObservation):
             likelihood.check_names(getattr(self, "feature_names_in_", None))
         density: Any = self
@@ -415,7 +415,7 @@ def _is_periodic(fitted: Any) -> bool:
 
 
 def _by_own_steps(fitted: Any, finer: int = 1) -> Any:
-    """Return a copy of a fitted density without the adaptive solver for rows, and without column names.
+    """Return a copy of a fitted density without the adaptive solver and column names.
 
     Densities that it contains are copied likewise. `finer` multiplies the number of steps.
     """

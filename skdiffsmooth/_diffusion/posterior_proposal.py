@@ -25,7 +25,8 @@ from .weighted_draws import BaseDraws
 
 __all__ = ["WIDTHS", "PosteriorProposal"]
 
-# Index of one of the kernels' three widths, its factor, and its weight; the last two are for tails.
+# For each kernel: index of its width in `JointDensity.scales`, a factor of that width, and its weight.
+# The last two kernels are for tails.
 WIDTHS = ((0, 1.0, 0.3), (1, 1.0, 0.45), (2, 1.0, 0.15), (2, 4.0, 0.05), (2, 16.0, 0.05))
 _LARGEST = 1e150
 
@@ -111,7 +112,7 @@ class PosteriorProposal:
         return result - gaussian_log_normalizer(z.shape[1])
 
     def mapped(self, origin: np.ndarray, axes: np.ndarray, log_abs_det: float) -> PosteriorProposal:
-        """Return the mixture of new coordinates origin + z @ axes.
+        """Return the mixture in the new coordinates origin + z @ axes.
 
         `log_abs_det` is the log |det| of the map from the new coordinates to rows of X.
         """

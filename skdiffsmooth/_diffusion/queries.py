@@ -43,14 +43,14 @@ class FlowDensity(PosteriorMixin, DistanceDensityMixin, BaseEstimator, ABC):
         X : array-like of shape (n_samples, n_features)
             Queries.
         given : collection of int or str, default=None
-            Columns, by label or index, on whose values in X the density of the others is conditional.
+            Columns, by label or index: the density is conditional on their values in X.
         columns : collection of int or str, default=None
             Columns whose density is returned. The rest is integrated out, and its values in X, which may
             be missing (NaN), have no effect. None is all columns that are not in `given`.
         return_error : bool, default=False
             Whether to return the estimated error, too. With `given` or `columns` it is the
-            standard error of the Monte-Carlo sums. Otherwise it is the solver's:
-            ``solver="adaptive"`` has it already; other solvers are run once more with steps of half the
+            standard error of the Monte-Carlo sums. Otherwise it is the error of the solver, which
+            ``solver="adaptive"`` always computes; other solvers are run once more with steps of half the
             size, for three times the cost. Where a network's divergence is estimated from random probes,
             their standard error is added in squares; the probes are the same for all rows, so these
             errors do not average out in a mean.

@@ -40,7 +40,7 @@ DEFAULT_TOL = 0.2
 # The fraction of a requested accuracy that the error of the steps may have. Errors are added in squares,
 # so most is left for the error of the nodes, which take the most time.
 PART_OF_STEPS = 0.4
-# Up to `_LARGEST_EXACT` points every sum is over all of them. More are merged where that changes
+# With at most `_LARGEST_EXACT` points every sum is over all points; more are merged where that changes
 # log-densities by at most the fraction `_MERGING` of the accuracy (by default points closer than 0.2
 # noise scales), so that times hardly grow (docs/guide/large.md has the errors).
 _LARGEST_EXACT = 10_000
@@ -257,10 +257,10 @@ def _check_noise(noise: Any) -> str | NoiseProcess:
 
 
 def noise_for(noise: str | NoiseProcess, variance: float) -> NoiseProcess:
-    """Return the noise process of a checked name; with "ou", data of variance `variance` keep it."""
+    """Return the noise process of a checked name; "ou" keeps the variance of data at `variance`."""
     if not isinstance(noise, str):
         return noise
-    # The rate has the unit of one over a variance, so data without extent have none.
+    # The rate has the unit of one over a variance, so it is not defined for data of variance zero.
     return OrnsteinUhlenbeck(0.5 / variance) if noise == "ou" and variance else VarianceExploding()
 
 
@@ -396,9 +396,9 @@ def terminal_scale_for(
     same at all noise levels.
     """
     if isinstance(scale, str):
-        # The flow covers noise scales up to that of the data, or to one against which smoothing is
-        # small: it changes a score by the square of their ratio. Sampling must start where the kernel
-        # no longer matters, at three smoothing scales or more.
+        # The flow covers noise scales up to the standard deviation of the data, or to `enough`, where
+        # smoothing changes scores little (by the square of smoothing over noise scale). Sampling must
+        # start where the kernel has little effect, at three smoothing scales or more.
         enough = _ENOUGH_NOISE * smoothing_scale if is_exact else math.inf
         return max(min(data_std, enough), 3 * smoothing_scale, 2 * bandwidth)
     if scale <= bandwidth:

@@ -84,7 +84,7 @@ class NoisedData:
     terminal_name: str  # "empirical" or "gaussian"
     points: np.ndarray
     """Distinct training rows (n_points, d), in units of X; with shards, those of this process."""
-    shards: str | None  # How the rows are spread over processes, as the user passed it
+    shards: str | None  # The parameter `shards` as the user passed it
     periods: np.ndarray | None = None
     """Periods (r,) of the coordinates, 0 where one has none; None where no column has one."""
     n_probes: ClassVar[int] = 1
@@ -102,7 +102,7 @@ class NoisedData:
         *,
         merged: bool = True,
     ) -> ScoreSchedule:
-        """Return the fields; at large noise points are merged, unless one must be excluded."""
+        """Return the fields; points are merged at large noise if `merged` and none is excluded."""
         backend = backend_in_range(resources.backend, self.hierarchy, self.levels)
         hierarchy = self.hierarchy
         is_plain = exclude is None and merged
@@ -110,7 +110,7 @@ class NoisedData:
         if is_plain and (kept := _KEPT.get(self)) is not None and kept[0] == key:
             return kept[1]
         if not is_plain:
-            # Merged points cannot be excluded one by one, nor has each of them a weight.
+            # A point that is merged with others cannot be excluded, and has no weight of its own.
             hierarchy = PointHierarchy.of(
                 hierarchy.points, hierarchy.weights, 0.0, self.levels.bandwidth
             )

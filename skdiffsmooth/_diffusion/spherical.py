@@ -2,7 +2,7 @@
 
 Noise is that of the heat kernel, p_v the mixture of heat kernels at the rows. The score is the gradient
 of log p_v averaged over small rotations exp(sigma W) of the query, W antisymmetric with standard normal
-entries, so that it is averaged along geodesics. Along the flow dx/dy = -y s(x, y^2), y = sqrt(v),
+entries: an average along geodesics. Along the flow dx/dy = -y s(x, y^2), y = sqrt(v),
 
     log p_h(x) = log p_T(x_T) - int_h^T y^2 div s(x_y, y^2) d log y.
 """
@@ -26,14 +26,15 @@ from ..kernels._nodes import gaussian_nodes
 
 # Candidates for bandwidth and sigma, as multiples of the best bandwidth of a kernel density estimate.
 _CANDIDATES = ((1.0, 0.0), (0.85, 1.0), (0.85, 2.0), (0.7, 1.5), (0.7, 3.0))
-# Multiples of it that are compared for one of the two scales where the other is given.
+# Multiples that are compared for one of the two scales where the other is given: of that best bandwidth
+# for the bandwidth, of the given bandwidth for sigma.
 _FACTORS, _SIGMA_FACTORS = (1.0, 0.85, 0.7), (0.0, 1.0, 2.0, 3.0)
 # Most rows at which candidates are scored; fewer, but at least `_MIN_ROWS`, if rows times training
 # points would exceed `_MAX_PAIRS`.
 _MAX_ROWS, _MIN_ROWS, _MAX_PAIRS = 300, 100, 300_000
 # Most rows at which kernel density estimates are scored: with a grid of bandwidths, then near the best.
 _MAX_ROWS_OF_KERNELS = 300, 1000
-# Rotations and steps with which candidates are scored.
+# Numbers of rotations and of steps with which candidates are scored.
 _SCREENING = 16, 12
 # Range and number of the bandwidths of that grid, in radians.
 BANDWIDTHS, _N_BANDWIDTHS = (1e-6, 1.5), 28
@@ -41,7 +42,7 @@ MAX_BACKGROUND = 0.5
 
 
 def _rotation_nodes(dimension: int, sigma: float, n_nodes: int, level: int) -> np.ndarray:
-    """Return rotations exp(sigma W) (M, d, d), in pairs of inverses, for a noise level's index."""
+    """Return rotations exp(sigma W) (M, d, d), in pairs of inverses, for noise level `level`."""
     i, j = np.triu_indices(dimension, 1)
     generators = np.zeros((n_nodes, dimension, dimension))
     generators[:, i, j] = sigma * gaussian_nodes(len(i), n_nodes, level, 0)
@@ -80,7 +81,7 @@ class SphericalFlow:
     def of(
         cls, posterior: SpherePosterior, bandwidth: float, sigma: float, n_nodes: int, n_steps: int
     ) -> SphericalFlow:
-        """Return the flow from a bandwidth up to the scale of the data or three times sigma."""
+        """Return the flow from a bandwidth to the data's std, 3 sigma or 2 bandwidths, the largest."""
         # Standard deviation of the points about their main axis: the root mean square sine of their
         # angle to it, per dimension.
         off_axis = posterior.points[:, 1:] ** 2

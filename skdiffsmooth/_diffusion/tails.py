@@ -38,7 +38,7 @@ _RIDGE = 1e-12
 
 @dataclass(frozen=True, eq=False)
 class StudentT:
-    """A t distribution of p hull coordinates and of residuals outside the hull but for relations."""
+    """A t distribution of p hull coordinates, and of residuals outside the hull without relations."""
 
     center: np.ndarray  # Shape (p,)
     factor: np.ndarray  # Lower triangular factor (p, p) of the scale matrix
@@ -49,7 +49,7 @@ class StudentT:
     n_pooled: int = 0
     """Number of dimensions that share a single scale; zero if a scale matrix was fitted."""
     periods: tuple[float, ...] = ()
-    """Periods of coordinates after the p, in which the distribution is uniform."""
+    """Periods of the coordinates after the first p, in which the distribution is uniform."""
 
     @property
     def dimension(self) -> int:
@@ -85,7 +85,7 @@ class StudentT:
         return self.log_peak - self._exponent * np.logaddexp(0.0, logarithm)
 
     def leave_one_out_log_density(self, points: np.ndarray, weights: np.ndarray) -> np.ndarray:
-        """Return the log-density (n_points,) of each point under a fit to the others, by EM weights."""
+        """Return the log-density (n_points,) of each point if it is left out and EM weights are kept."""
         squares = self.distances(points) ** 2
         v, n_scaled = weights, self.n_pooled
         if not self.n_pooled:
@@ -123,7 +123,7 @@ class TailBound:
     The background of a fitted model contains a multivariate t distribution, whose weight, center
     and scales give the bound for every row of R^d. Where columns are mapped, distances are those of the
     mapped columns, and the least slope of their maps is part of the constant. Where columns satisfy
-    relations, the small weight of rows that break them is part of it, too.
+    relations, the small weight of rows that break relations is part of the constant, too.
     """
 
     student: StudentT

@@ -30,11 +30,11 @@ class TrainingData:
     widths: np.ndarray | None = None
     """Widths (d,) of the intervals of values that were recorded as the same value; None is 0."""
     table: TrainingData | None = None
-    """The rows of which these are a part; their relations and maps of columns are used for all parts."""
+    """All rows, of which these are a part; relations and maps of columns are those of all rows."""
     periods: np.ndarray | None = None
     """Period (d,) of each column, 0 where it has none; None where no column has one."""
     whole: WholeTable | None = None
-    """The user's table, if these rows are a part that shares its relations between columns."""
+    """The user's table, if these rows are a part of it that keeps its relations between columns."""
 
     @cached_property
     def columns(self) -> ColumnSpace:
@@ -85,7 +85,7 @@ class TrainingData:
 
     @property
     def _varies(self) -> np.ndarray:
-        """Mask (d,) of columns that are periodic and vary; constants are relations in scaled columns."""
+        """Mask (d,) of columns that are periodic and vary; a constant scaled column is a relation."""
         assert self.periods is not None
         points = self.points if self.table is None else self.table.points
         return (self.periods > 0) & ((len(points) == 1) | (np.ptp(points, axis=0) > 0))
@@ -96,7 +96,7 @@ class TrainingData:
         return self.only(~self._varies, None if self.table is None else self.table.linear)
 
     def only(self, kept: np.ndarray, table: TrainingData | None = None) -> TrainingData:
-        """Return the same rows (of `table`) with only the columns of a mask (d,), without periods."""
+        """Return the same rows (parts of `table`) with the columns of a mask (d,), without periods."""
         return replace(
             self,
             points=self.points[:, kept],
@@ -109,7 +109,7 @@ class TrainingData:
 
     @cached_property
     def excluded(self) -> ExcludedRows | None:
-        """Values at which left-out rows of rounded columns are scored; None for their own values."""
+        """Values at which left-out rows are scored if columns are rounded; None: their own values."""
         return excluded_rows(self.points, self.weights, self.widths)
 
     def evenly(self, most: int) -> np.ndarray:

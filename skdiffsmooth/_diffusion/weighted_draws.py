@@ -26,7 +26,7 @@ TAIL_NODES = 4.0 ** np.arange(6)
 class Pool:
     """Draws for n rows of given values, with importance weights; unused entries have weight zero.
 
-    With one free column the draws of each row are in increasing order.
+    With one free column the draws of each row are in increasing order. Symbols: `conditional.py`.
     """
 
     kernels: list[ConditionalKernels]
@@ -41,7 +41,7 @@ class Pool:
     """With one free column, relative errors (n, m - 1) of the rule between neighbouring nodes."""
     log_masses: np.ndarray  # Logarithms (n, m) of what each draw contributes to p(b)
     log_marginal: np.ndarray  # Log p(b), (n,)
-    error: np.ndarray  # Its standard error (n,), in nats
+    error: np.ndarray  # Standard error (n,) of log p(b), in nats
     effective: np.ndarray  # Effective numbers (n,) of draws
 
     @classmethod
@@ -136,7 +136,7 @@ class Pool:
 
 
 class BaseDraws:
-    """Quasi-random numbers for the draws of all rows; the first k do not depend on the number n."""
+    """Quasi-random numbers for n draws of each row; the first of them do not depend on n."""
 
     def __init__(self, n: int, n_free: int, degrees: float, seed: int | tuple[int, ...]) -> None:
         per_scrambling = n // _N_SCRAMBLINGS

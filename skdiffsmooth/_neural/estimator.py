@@ -56,7 +56,7 @@ class NeuralScoreDiffusion(FlowDensity):
         loses accuracy.
     sigma : float, default=0.0
         Scale of Gaussian offsets that the network's score is averaged over, in units of the metric. 0
-        leaves the score unsmoothed; an evaluation with offsets costs as much as `n_nodes` without.
+        leaves the score unsmoothed; with offsets an evaluation costs as much as `n_nodes` evaluations.
     hidden_layer_sizes : tuple of int, default=(128, 128)
         Widths of the hidden layers, of which there is at least one.
     n_frequencies : int, default=0
@@ -72,7 +72,7 @@ class NeuralScoreDiffusion(FlowDensity):
         Largest number of iterations of `fit`. An iteration is a pass over the rows, or four batches if
         that is more.
     batch_size : int, default=1024
-        Noised rows in a step. If there are few rows, a batch has each several times, with new noise.
+        Noised rows in a step. A batch may contain each of few rows several times, with new noise.
     learning_rate_init : float, default=3e-3
         Learning rate of Adam, which is constant; averaging the weights replaces a schedule.
     ema_decay : float, default=0.999
@@ -103,7 +103,7 @@ class NeuralScoreDiffusion(FlowDensity):
         times the data's widest standard deviation, or 2 * bandwidth if that is larger.
     max_exact_dimension : int, default=32
         Largest dimension of the data's affine hull for which the divergence is computed exactly. For
-        larger ones it is estimated from probes.
+        larger dimensions the divergence is estimated from probes.
     n_probes : int, default=16
         Number of probes, vectors of random signs from which the divergence is estimated (Hutchinson); at
         least two. They are drawn once, in `fit`, and are the same for all rows and steps, so that
@@ -312,7 +312,7 @@ class NeuralScoreDiffusion(FlowDensity):
         Parameters
         ----------
         X : array-like of shape (n_samples, n_features)
-            Training rows: the same ones, or others of the same kind.
+            Training rows: the same rows, or other rows of the same distribution.
         y : ignored
         sample_weight : array-like of shape (n_samples,), default=None
             Non-negative weights.
@@ -338,7 +338,7 @@ class NeuralScoreDiffusion(FlowDensity):
         return self
 
     def _go_on(self, X: Any, sample_weight: Any, n_iterations: int | None) -> NeuralScoreDiffusion:
-        """Continue training from the fitted state, for `n_iterations` iterations."""
+        """Continue training, for `n_iterations` iterations or, if None, to convergence."""
         # A fit in another thread replaces the state of `self`, not of this copy.
         old = self._snapshot()
         X = old._check_query(X)

@@ -41,7 +41,7 @@ class ParsedParameters(NamedTuple):
 def parse_parameters(params: Mapping[str, Any], n_features: int) -> ParsedParameters:
     """Return all parameters, given as the dict of `get_params`, checked and converted."""
     solver = resolve_solver(params["solver"])
-    check_real("sigma", params["sigma"], strict=False, hint="0 is the network as it is.")
+    check_real("sigma", params["sigma"], strict=False, hint="0 leaves its score unsmoothed.")
     metric = check_linear_metric(params["metric"], n_features)
     check_even("n_nodes", params["n_nodes"], MIRRORED)
     check_integer("n_levels", params["n_levels"])

@@ -61,13 +61,13 @@ class Outcome:
     """The result of training for some iterations."""
 
     state: TrainingState  # The state after the last iteration
-    # (n_parameters,): averaged weights with the lowest held-out loss; without such rows, the last ones
+    # (n_parameters,): averaged weights of the lowest held-out loss, or the last if no rows are held out
     chosen: np.ndarray
     losses: list[float]  # Mean training loss of each iteration
-    # Loss of the averaged weights on held-out rows after each iteration; empty without such rows
+    # Loss of the averaged weights on held-out rows, if there are any, after each iteration
     held_out_losses: list[float]
-    # start_loss, best_loss: the held-out loss (without such rows, the training loss) at the start,
-    # and its minimum
+    # start_loss, best_loss: the held-out loss (the training loss if no rows are held out) at the
+    # start, and its minimum
     start_loss: float
     best_loss: float
     has_converged: bool  # Whether the loss has stopped decreasing
@@ -114,13 +114,13 @@ def train(
     - `chosen` (n_parameters,): averaged weights of the best iteration so far.
     - `rows` (n, r) and (n,): training rows in the network's coordinates, and their weights, which
       sum to one.
-    - `held_out`: rows and weights whose loss selects the best iteration; with None it is the last.
+    - `held_out`: rows and weights whose loss selects the best iteration; with None the last is used.
     - `settings`: parameters of the training.
     - `seed`: seed of rows and noise.
 
     Raises ValueError if the loss is not finite.
 
-    Warns if a KeyboardInterrupt ended it; the result up to then is returned.
+    Warns if a KeyboardInterrupt ended the training; the result up to then is returned.
     """
     optimizer = _Adam(shape, state, backend, settings)
     watched = None
@@ -157,8 +157,8 @@ def train(
             if watched is None or watched_loss < best_loss:
                 best = last.average
             best_loss = min(best_loss, watched_loss)
-            # Compared with the loss at the last improvement, so that many small decreases add up to
-            # one.
+            # The loss is compared with that at the last improvement, so that small decreases add up to
+            # an improvement.
             n_since += 1
             if watched_loss < reference - settings.tol:
                 n_since, reference = 0, watched_loss
@@ -235,7 +235,7 @@ def _noised(
     # down.
     steps = (np.arange(n) + rng.uniform()) / n
     rows = rng.permutation(invert_cumulated(np.cumsum(weights), steps))
-    # In every batch, one noise scale from each of `batch_size` equal parts of the range.
+    # Every batch has one noise scale from each of `batch_size` equal parts of the range.
     parts = rng.permuted(np.tile(np.arange(batch_size), (n_batches, 1)), axis=1)
     position = (parts + rng.uniform(size=parts.shape)).reshape(n, 1) / batch_size
     y = shape.lowest * (shape.highest / shape.lowest) ** position

@@ -3,7 +3,7 @@
 A column is *coarse* if its values are multiples of one unit (counts, measurements to one decimal, also
 after a change of units). If m values on a range of K units were continuous, all would be within delta
 units of such multiples with probability below K (2 delta)^(m - 2). A unit is accepted if this is below
-1e-9, so that continuous data of any size, in float64 or float32, have none.
+1e-9, so that continuous data of any size, in float64 or float32, have no unit.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _FALSE_ALARM = 1e-9
 _FINEST = 2.0**-20
 # A remainder below this fraction of a candidate for the unit counts as zero.
 _REMAINDER = 0.01
-# With fewer rows, or with few values and hardly any ties, a lattice may be a grid or an accident.
+# With fewer rows, or with few values and few ties, multiples of a unit may be a grid or chance.
 _FEWEST_ROWS = 10
 _FEWEST_VALUES = 20
 _FEWEST_TIES = 0.1
@@ -34,9 +34,9 @@ _ATOM_RATIO = 4
 _MOST_DESCRIBED = 8
 # `fit` warns of rounding errors of the floats above this, in standard deviations.
 _LOST = 1e-3
-# `fit` warns where values are farther from the median than this multiple of the number of rows, in units
-# of the distance of `_NEAR` of the rows. A column of a Cauchy distribution has such a value with
-# probability 5e-4, whatever the number of rows.
+# `fit` warns if, in one of n rows, a value is farther from the median than `_FAR` n times the distance
+# within which the fraction `_NEAR` of the rows is. A column of a Cauchy distribution has such a value
+# with probability 5e-4, whatever the number of rows.
 _FAR, _NEAR = 100.0, 0.95
 
 
@@ -160,7 +160,7 @@ def far_columns(points: np.ndarray, weights: np.ndarray, names: np.ndarray | Non
 
 
 def copies_of(weights: np.ndarray) -> np.ndarray:
-    """Return how many rows each weight (n,) stands for, if all are multiples of a unit; else ones."""
+    """Return the number of equal rows for each weight (n,) if all are multiples of a unit; else ones."""
     ordered = np.unique(np.append(weights, 0.0))
     if len(ordered) == 2:
         return np.ones(len(weights), dtype=np.intp)
@@ -193,7 +193,7 @@ def _describe(
 
 
 def _atom_weight(held: np.ndarray, rows: np.ndarray) -> float:
-    """Return the weight of a far more frequent value, or 0, from each value's weight and rows (m,)."""
+    """Return the weight of a far more frequent value, or 0, from weights and counts (m,) of values."""
     if len(held) < 3:
         return 0.0
     heaviest = np.argpartition(held, -2)[-2:]
@@ -227,7 +227,7 @@ def _lattice(values: np.ndarray, noise: float) -> float:
     unit = float(steps.min())
     while unit >= _FINEST * extent and unit > 2 * noise:
         multiples = np.round(steps / unit)
-        # The sum of all steps of few units gives the unit with a smaller error than one remainder.
+        # The sum of all steps of at most 100 units gives the unit more precisely than one remainder.
         few = (multiples <= 100) & (np.abs(steps - unit * multiples) < _REMAINDER * unit)
         if few.any():
             unit = float(steps[few].sum() / multiples[few].sum())

@@ -1,7 +1,7 @@
 """Left-out rows at values that they may have had before they were rounded.
 
-Scales and metrics are chosen by the likelihood of left-out rows. On a lattice it is unbounded: kernels
-of width zero at the values that occur repeatedly. So a left-out row is scored at its recorded values
+Scales and metrics are chosen by the likelihood of left-out rows. For rounded values it has no bound: it
+grows as kernels at repeated values get narrower. So a left-out row is scored at its recorded values
 plus an offset that is uniform within one unit of each coarse column, while the training rows are not
 changed. That estimates the likelihood of the values before rounding, and makes bandwidths at least about
 half a unit. The values of a column that has two, such as a dummy variable, are labels and not rounded:
@@ -75,7 +75,7 @@ def dequantized(
 
 
 def _copies(points: np.ndarray, weights: np.ndarray, widths: np.ndarray) -> np.ndarray:
-    """Return how many rows each distinct row (n, d) stands for that differed before rounding."""
+    """Return how many rows, different before rounding, were recorded as each distinct row (n, d)."""
     if np.all((widths > 0) | (np.ptp(points, axis=0) == 0)):
         return copies_of(weights)
     return np.ones(len(points), dtype=np.intp)

@@ -55,7 +55,7 @@ def draw_points(
     n: int,
     shards: Shards = ONE_PROCESS,
 ) -> np.ndarray:
-    """Return n points (n, d) drawn by weights that sum to one over all shards, the same on each."""
+    """Return n points (n, d), the same on all shards, drawn by weights of sum one over all shards."""
     cumulated = np.cumsum(weights)
     ends = np.cumsum(shards.gather(cumulated[-1]))
     uniform = rng.uniform(size=n) * ends[-1]
@@ -73,7 +73,7 @@ def choose_in_rows(masses: np.ndarray, rows: np.ndarray, uniform: np.ndarray) ->
     cumulated = masses.cumsum(axis=1)
     cumulated /= cumulated[:, -1:]
     k = cumulated.shape[1]
-    # One sorted sequence for all rows: row k is shifted into [k, k + 1].
+    # One sorted sequence for all rows: row i is shifted into [i, i + 1].
     cumulated += np.arange(len(cumulated))[:, None]
     index = np.searchsorted(cumulated.ravel(), rows + uniform, side="right") - rows * k
     return np.clip(index, 0, k - 1)

@@ -136,7 +136,7 @@ class DensityEstimatorMixin(CallbackSupportMixin, SavedWithVersion, DensityMixin
                 f"{broken.sum()} of {len(broken)} rows break relations between columns that all "
                 "training rows satisfy (constants, copies, totals), along which the density is as wide "
                 f"as rounding: their log-densities are as low as {log_density[broken].min():.3g}, and "
-                "others are some 20 nats a relation higher than without it. In cross-validation, whose "
+                "those of other rows some 20 nats higher for each relation. In cross-validation, whose "
                 "folds may lack rare values, compare models by DensityStacking(members, combine='best') "
                 "or DensityOutlierDetector(model).fit(X).held_out_log_density_, whose folds have the "
                 "relations of all rows; or drop the column."
@@ -160,7 +160,7 @@ class DensityEstimatorMixin(CallbackSupportMixin, SavedWithVersion, DensityMixin
         self.__dict__ = {**vars(columns), **attributes}
 
     def _sums_per_row(self) -> float:
-        """Return the multiply-adds of one evaluation per row; inf if other models make it."""
+        """Return the multiply-adds of one evaluation per row; inf if other models are evaluated."""
         return math.inf
 
     def _snapshot(self: Self) -> Self:
@@ -185,7 +185,7 @@ class DensityEstimatorMixin(CallbackSupportMixin, SavedWithVersion, DensityMixin
         return self.n_features_in_ if self._table_ is None else len(self._table_.names)
 
     def _check_draw(self, n_samples: Any, random_state: Any) -> tuple[int, np.random.RandomState]:
-        """Return the number of draws, and a generator; None is the estimator's `random_state`."""
+        """Return the number of draws, and a generator, by default of the estimator's `random_state`."""
         check_is_fitted(self)
         own = getattr(self, "random_state", None)
         return check_draw(n_samples, own if random_state is None else random_state)
@@ -226,7 +226,7 @@ class DensityOfColumnsMixin(DensityEstimatorMixin):
         X : array-like of shape (n_samples, n_features)
             Queries.
         given : collection of int or str, default=None
-            Columns, by label or index, on whose values in X the density of the others is conditional.
+            Columns, by label or index: the density is conditional on their values in X.
         columns : collection of int or str, default=None
             Columns whose density is returned. The rest is integrated out, and its values in X, which may
             be missing (NaN), have no effect. None is all columns that are not in `given`.

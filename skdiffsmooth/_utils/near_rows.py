@@ -4,10 +4,10 @@ Three kinds of copies are recognised:
 
 1. rows that differ only in columns that are constant up to rounding;
 2. a row that is exactly the float32 rounding of another row;
-3. a row that is at least 1e4 times nearer to its c nearest rows than to all others. Where a density is
-   smooth, the distance to one row is less than q times that to the next with probability q or less, so
-   that this is true of s of n rows by chance with probability at most (e n q / s)^s. Copies are accepted
-   where this is below 1e-6.
+3. a row that is at least 1e4 times nearer to its c nearest rows, for some c, than to all others. Where a
+   density is smooth, the distance to one row is less than q times that to the next with probability q or
+   less, so that this is true of s of n rows by chance with probability at most (e n q / s)^s. Copies are
+   accepted where this is below 1e-6.
 
 Few tight clusters far apart are not copies: a row has at most 31 copies, and five groups must remain.
 """
@@ -29,7 +29,7 @@ _LARGEST_SHARE = 1e-4
 _FALSE_ALARM = 1e-6
 _MOST_NEIGHBORS = 32
 _FEWEST_GROUPS = 5
-# Gaps below this fraction are those of copies if other gaps of the same length certainly are.
+# A gap below this fraction also marks copies, if their distance is at most that of certain copies.
 _LARGEST_SHARE_OF_LENGTH = 1e-2
 # Fewest and most rows that are searched for copies first; all rows are searched if some have copies.
 _ROWS = 100, 2000
@@ -57,7 +57,7 @@ def near_rows(points: np.ndarray, *, by_column: bool) -> tuple[np.ndarray, float
     if n_groups < _FEWEST_GROUPS:
         return nothing
     first, group = np.unique(label[index], return_index=True, return_inverse=True)[1:]
-    # In the order of their first rows, which are sorted.
+    # Groups are numbered in the order of their first rows.
     rank = np.empty(n_groups, dtype=np.intp)
     rank[np.argsort(first)] = np.arange(n_groups)
     lengths = np.linalg.norm(z[pairs[:, 0]] - z[pairs[:, 1]], axis=1)
@@ -133,7 +133,7 @@ def _float32_pairs(points: np.ndarray) -> np.ndarray:
 
 
 def _near_pairs(z: np.ndarray) -> np.ndarray:
-    """Return pairs (k, 2) of rows of z (n, d) that are copies by a gap in the distances to others."""
+    """Return pairs (k, 2) of rows of z (n, d) that are copies, found by gaps in the distances."""
     tree = cKDTree(z)
     n_rows = int(np.clip(_MOST_DISTANCES / z.size, *_ROWS))
     rows = np.linspace(0, len(z) - 1, min(len(z), n_rows)).round().astype(np.intp)

@@ -39,7 +39,7 @@ except ImportError:
 
 # Seconds before the first line and between lines; most lines of a long call.
 _FIRST, _INTERVAL, _INTERVALS = 1.0, 5.0, 20
-# Estimated seconds of a call from which on it is announced; seconds after which they are estimated.
+# A call of more than `_LONG` seconds is announced, as estimated after `_ESTIMATED_AFTER` seconds.
 _LONG, _ESTIMATED_AFTER = 60.0, 2.0
 _ANNOUNCED = logging.getLogger("skdiffsmooth")
 _LINES = logging.getLogger("skdiffsmooth.progress")
@@ -82,7 +82,7 @@ class _Progress:
         for loop in self.loops:
             share += width * min(loop.done / loop.total, 1.0)
             width *= loop.size / loop.total
-        # A round with several loops starts again at zero with each of them; the report must not.
+        # Each of several loops in a round starts at zero again; the reported fraction must not decrease.
         self._share = max(self._share, min(share, 1.0))
         now = time.perf_counter()
         spent = now - self._began
@@ -145,7 +145,7 @@ def reporting(owner: Any, action: str, n_rows: float) -> Iterator[None]:
 
 
 class Loop:
-    """A counter of the rounds of a loop, to call after each; `size` is that of the present round."""
+    """A counter of the rounds of a loop, called after each; `size` is the size of the present round."""
 
     def __init__(self, total: float) -> None:
         self.done, self.total, self.size = 0.0, float(total), 1.0

@@ -72,7 +72,7 @@ def shared_relations(periods: np.ndarray | None) -> WholeTable | None:
 
 @contextmanager
 def parts_of_table(table: WholeTable | None) -> Iterator[None]:
-    """Within the block, treat training rows as parts of a table, or, with None, as tables."""
+    """Within the block, treat training rows as parts of a table, or, with None, as whole tables."""
     token = _WHOLE_TABLE.set(table)
     try:
         yield
@@ -101,7 +101,7 @@ def take(rows: Any, which: np.ndarray) -> Any:
 
 
 def sum_of_weights(sample_weight: Any, n: int) -> float:
-    """Return the sum of checked weights of n rows, their number without weights; inf if it overflows."""
+    """Return the sum of checked weights of n rows, or n without weights; inf if the sum overflows."""
     with np.errstate(over="ignore"):
         return float(np.sum(check_sample_weight(sample_weight, n)))
 
@@ -182,7 +182,7 @@ class TrainingRows:
 
         Raises TypeError or ValueError if `cv` is none of these, or tests no row, or a row twice.
 
-        Warns if there are fewer distinct rows, or groups, than folds, which are then as many.
+        Warns if there are fewer distinct rows, or groups, than folds; their number is then used.
         """
         if isinstance(cv, numbers.Number):
             return self._shuffled_folds(check_integer("cv", cv, minimum=2), groups)
@@ -238,7 +238,7 @@ class TrainingRows:
 def row_order(points: np.ndarray) -> np.ndarray:
     """Return an order (n,) of distinct rows that is the same for all linear maps of their columns.
 
-    So it depends on neither their units nor their order, and copies and totals do not change it.
+    So it depends on neither units nor order of the columns, and copies and totals do not change it.
     """
     columns = points[:, has_extent(points)]
     # Powers of two, so that squares are finite.
@@ -340,7 +340,7 @@ class MergedRows:
 
     @cached_property
     def precision(self) -> ColumnPrecision:
-        """How precisely the columns were recorded; for a part of a table, those of the whole table."""
+        """How precisely the columns were recorded, in the whole table if the rows are a part of one."""
         table = whole_table()
         if table is None:
             return column_precision(self.points, self.weights)
@@ -443,7 +443,7 @@ def split_off_copies(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return points (n_split, d) and weights, with each point split into two of the same values.
 
-    The first n_points have `own_weights`, the others the rest of the weights, where it is not zero. If
+    The first n_points have `own_weights`, the others have the remaining weights if not zero. If
     point i is excluded, its rest (the other copies of the row) remains.
     """
     rest = weights - own_weights

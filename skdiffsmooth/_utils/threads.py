@@ -24,7 +24,7 @@ _SMALL = 2**25
 @contextmanager
 def threads_for(size: float) -> Iterator[None]:
     """Within the block, use one thread if `size`, the multiply-adds of one step, is small."""
-    # Called first, since torch sets the number of threads of a new thread at its first call there.
+    # torch is called before limits are set, since its first call in a new thread sets the limit there.
     if torch.get_num_threads() == 1 or size > _SMALL:
         yield
         return

@@ -126,7 +126,7 @@ def check_generator(random_state: Any) -> np.random.RandomState:
 
 
 def check_size(name: str, values: np.ndarray, unit: str = "", largest: float = LARGEST) -> None:
-    """Raise ValueError if a value is so large that sums of squares, or else of values, may overflow.
+    """Raise ValueError if a value is above `largest`, since squares or differences may overflow.
 
     `unit` says in what values are measured, for the message.
     """

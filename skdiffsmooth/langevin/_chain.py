@@ -28,7 +28,7 @@ class Level(NamedTuple):
 
     @property
     def tempered_variance(self) -> float:
-        """The variance of the tempered distribution normal to the manifold, or one if not known."""
+        """The tempered variance normal to the manifold of the data, or one if not known."""
         return 1.0 if self.variance is None else self.variance / self.inverse_temperature
 
 
@@ -151,7 +151,7 @@ class ChainState:
         inside = np.flatnonzero(np.isfinite(proposal).all(axis=1))
         if len(inside):
             log_density[inside] = self._field.log_density(proposal[inside])
-        # Only where the density is positive: elsewhere the score may not be defined.
+        # The score is computed where the density is positive: it may not be defined elsewhere.
         inside = np.flatnonzero(np.isfinite(log_density))
         new_score = np.zeros_like(z)
         if len(inside):

@@ -114,9 +114,9 @@ class LangevinChains:
 class LangevinSampler(BaseEstimator):
     """Langevin chains for any score: unadjusted, Metropolis-adjusted, annealed or tempered.
 
-    For distributions of which only a score or an energy is known. The estimators' own `sample` draws
-    independent rows and needs no chains; use chains for their energies (with sigma > 0 the distribution
-    exp(-energy) is not that of `sample`), for tempered distributions, and for scores of your own.
+    They sample distributions of which only a score or an energy is known. The estimators' own `sample`
+    draws independent rows and needs no chains; use chains for their energies (with sigma > 0 the
+    distribution exp(-energy) is not that of `sample`), for tempered distributions, and for other scores.
 
     Parameters
     ----------
@@ -240,7 +240,7 @@ class LangevinSampler(BaseEstimator):
             estimator's `sample` (with annealing, noised to the first level). Functions need starting
             rows.
         random_state : int, RandomState or None, default=None
-            Seed of the draws; None makes fresh ones, without using numpy's global state.
+            Seed of the draws; with None they differ between calls. numpy's global state is not used.
 
         Returns
         -------
@@ -343,7 +343,7 @@ class LangevinSampler(BaseEstimator):
                         "for a function; pass noise_variance=<positive>, in squared units of X."
                     )
             return [Level(None, 1.0, None)]
-        # None is an estimator's own noise: a compact kernel has no score at another noise variance.
+        # None is the noise variance of an estimator: a compact kernel has no score at another one.
         noises = [self.noise_variance if target.is_estimator else None]
         variances = [last]
         if self.anneal_from is not None:

@@ -65,7 +65,7 @@ class EstimatorTarget:
         self._metric: LinearMetric | None = getattr(model, "coordinates_", None)
         if self._metric is not None and self._metric.is_euclidean:
             self._metric = None
-        # Chains move in the transformed columns, and the density is per unit of these.
+        # Chains move in the mapped columns, and the density is per unit of these.
         self._warp = None if self._metric is None else self._metric.columns.warp
         if self._metric is None and np.ndim(model.bandwidth_):
             ratios = model.bandwidth_ / smallest

@@ -49,7 +49,7 @@ def classifier_two_sample_test(
 ) -> ClassifierTwoSampleTest:
     """Test whether two samples have the same distribution, by the accuracy of a classifier.
 
-    The classifier is fitted to half of the rows of both samples and predicts the sample of the others.
+    The classifier is fitted to half of the rows of both samples and predicts the sample of other rows.
 
     Parameters
     ----------
@@ -63,8 +63,8 @@ def classifier_two_sample_test(
         sqrt(n_train) nearest neighbours on standardised columns, which detects any difference but needs
         many rows if there are many columns. A linear classifier detects differences of means only.
     cv : int, cross-validation splitter or None, default=None
-        None is one stratified split in halves. A number is that of shuffled, stratified folds, which
-        test all rows but need permutations.
+        None is one stratified split in halves. An integer is the number of shuffled, stratified folds,
+        which test all rows but need permutations.
     n_permutations : int, default=99
         Number of permutations of the sample labels if there are several splits; each repeats all fits.
     random_state : int, RandomState or None, default=None
@@ -83,7 +83,8 @@ def classifier_two_sample_test(
     rows to the samples are equally likely. It is exact for any classifier and any sizes; the normal
     approximation of Lopez-Paz & Oquab is its limit for equal sizes. Several splits share rows, so that
     their tables are not independent. Then the accuracy is compared with those of permuted labels: the
-    p-value is (1 + number of them as high) / (1 + n_permutations), which is exact, too.
+    p-value is (1 + number of permutations with at least this accuracy) / (1 + n_permutations), which is
+    exact, too.
 
     Rows must be independent: rows that the model has not been fitted on.
 

@@ -41,7 +41,7 @@ def coverage_at_scale(X: Any, reference: Any, radius: Any) -> Any:
 
     See Also
     --------
-    coverage_scale : The scale from which balls have enough generated rows, more than one.
+    coverage_scale : The scale above which balls contain enough generated rows, not just one.
 
     Notes
     -----

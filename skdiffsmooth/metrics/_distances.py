@@ -117,8 +117,8 @@ def distance_to_data(X: Any, data: Any) -> np.ndarray:
 def lateral_distance(X: Any, data: Any, manifold: Any) -> np.ndarray:
     """Return the distance of each row from the data along the manifold, sqrt(d(x, data)^2 - d(x, M)^2).
 
-    It is the part of the novelty that is not an error: if the manifold M is flat, the distance from the
-    projection of the row to the nearest training row.
+    It is the part of the novelty that is not an error. If the manifold M is flat, it is the distance
+    from the projection of the row to the nearest training row.
 
     Parameters
     ----------
@@ -144,8 +144,8 @@ def lateral_distance(X: Any, data: Any, manifold: Any) -> np.ndarray:
 
     Notes
     -----
-    Costs `distance_to_data` and `distance_to_manifold`. Where the manifold curves towards the row, as
-    inside a circle, the result is smaller than the distance along the manifold.
+    Costs one call of `distance_to_data` and one of `distance_to_manifold`. Where the manifold curves
+    towards the row, as inside a circle, the result is smaller than the distance along the manifold.
 
     Examples
     --------

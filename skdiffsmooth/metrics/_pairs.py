@@ -13,9 +13,9 @@ from ..manifolds._neighbors import NearestPoints
 
 MEMORY_LIMIT = 64.0  # MiB of temporaries.
 
-# With more columns products of matrices are faster than differences, 20 times with 2000 (at 10 both
-# take the same time). They lose digits of close pairs, whose distances are then computed from
-# differences; the relative error of the others is at most 1e-16 / CLOSE.
+# With more columns than this, products of matrices are faster than differences, 20 times with 2000
+# columns (with 10 both take the same time). Products lose digits of close pairs, whose distances are
+# then computed from differences; the relative error of other distances is at most 1e-16 / CLOSE.
 PRODUCT_DIMENSION = 32
 CLOSE = 1e-6
 
