@@ -167,7 +167,8 @@ class SmoothedScoreDiffusion(BaseScoreDiffusion):
     dtype : {"float64", "float32"}, default="float64"
         Precision of the computation; results are float64 arrays either way.
     memory_limit : float, default=1024
-        Bound on temporaries, in MiB, of each worker. It can be set after `fit`.
+        Bound on temporaries, in MiB, of each worker. It can be set after `fit`. Beside them a call holds
+        the training rows in a form of its own: some 3.5 r + 10 numbers for each, of r coordinates.
     n_jobs : int or None, default=None
         Number of joblib workers that share the rows of `sample` and of log-densities. None is one,
         or that of a ``joblib.parallel_config``; -1 is all cores. One worker already uses several
