@@ -32,13 +32,18 @@ def held():
     return resident("VmRSS")
 
 
-def measure(method, n_queries, n_nodes, n_points, memory_limit):
+def measure(method, n_queries, n_nodes, n_points, bandwidth, memory_limit):
     """Return a call's additional memory in MiB, and how much its result differs with a large limit."""
     rng = np.random.RandomState(0)
     X, Q = rng.normal(size=(n_points, 8)), rng.normal(size=(n_queries, 8))
     # Two steps: every step makes the same temporaries.
     model = SmoothedScoreDiffusion(
-        0.3, 0.45, n_nodes=n_nodes, n_levels=2, n_steps=2, memory_limit=memory_limit
+        bandwidth,
+        1.5 * bandwidth,
+        n_nodes=n_nodes,
+        n_levels=2,
+        n_steps=2,
+        memory_limit=memory_limit,
     ).fit(X)
 
     def call():
@@ -145,34 +150,46 @@ def run(full=False):
     if not CLEAR.exists():
         print("P7, memory: needs Linux's /proc.")
         return
-    cases = [(1000, 64, 1000, 16), (200, 64, 20_000, 64), (20, 64, 50_000, 128)]
+    cases = [(1000, 64, 1000, 0.3, 16), (200, 64, 20_000, 0.3, 64), (20, 64, 50_000, 0.3, 128)]
     if full:
         cases += [
-            (10_000, 64, 2000, 64),
-            (1000, 1024, 2000, 64),
-            (20, 256, 100_000, 256),
-            (1, 64, 1_000_000, 512),
+            (10_000, 64, 2000, 0.3, 64),
+            (1000, 1024, 2000, 0.3, 64),
+            (20, 256, 100_000, 0.3, 256),
+            (1, 64, 1_000_000, 0.3, 512),
+            # Here exponentials underflow, so that points are grouped, too.
+            (1, 64, 1_000_000, 0.05, 512),
         ]
     print(
         "P7, memory: B queries, M nodes, N points in 8 dimensions; MiB above what the process held "
         "after fit. Difference: of the result from that with memory_limit=1024.\n"
     )
     header(
-        "B", "M", "N", "data", "memory_limit", "call", "peak", "(peak - data) / limit", "difference"
+        "B",
+        "M",
+        "N",
+        "bandwidth",
+        "data",
+        "memory_limit",
+        "call",
+        "peak",
+        "(peak - data) / limit",
+        "difference",
     )
-    for n_queries, n_nodes, n_points, limit in cases:
+    for n_queries, n_nodes, n_points, bandwidth, limit in cases:
         # What a call must hold whatever the limit: rows in, rows out and the tensors made of them.
         data = 8 * 8 * (n_points + n_queries) / 2**20
         for method in ("score_samples", "sample"):
             spawn = multiprocessing.get_context("spawn")
             with ProcessPoolExecutor(1, mp_context=spawn) as pool:
                 used, error = pool.submit(
-                    measure, method, n_queries, n_nodes, n_points, limit
+                    measure, method, n_queries, n_nodes, n_points, bandwidth, limit
                 ).result()
             row(
                 n_queries,
                 n_nodes,
                 n_points,
+                bandwidth,
                 f"{data:.1f}",
                 limit,
                 method,

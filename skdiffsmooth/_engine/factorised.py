@@ -106,21 +106,24 @@ class Factoriser:
             2 * nodes.max_norm * self._points.radius / v < self._widest_range
         )
 
-    def table(self, nodes: Nodes, v: float, n_queries: int) -> NodeTable:
+    def table(
+        self, nodes: Nodes, v: float, n_queries: int, of_queries: torch.Tensor | None = None
+    ) -> NodeTable:
         """Return the table of node factors, for use with `n_queries` queries.
 
-        Small tables are kept for later calls with the same nodes at the same noise.
+        Small tables are kept for later calls with the same nodes at the same noise. `of_queries` is that
+        of another table at this noise, if there is one.
         """
         kept = self._tables.get(v)
         if kept is None or kept.nodes is not nodes:
-            kept = self._new_table(nodes, v)
+            kept = self._new_table(nodes, v, of_queries)
             size = kept.factors.numel() + kept.of_queries.numel()
             if v not in self._tables and size <= self._elements_left:
                 self._elements_left -= size
                 self._tables[v] = kept
         return replace(kept, n_queries=n_queries)
 
-    def _new_table(self, nodes: Nodes, v: float) -> NodeTable:
+    def _new_table(self, nodes: Nodes, v: float, of_queries: torch.Tensor | None) -> NodeTable:
         exponents = (nodes.offsets / v) @ self._points.positions.T
         top = exponents.amax(1, keepdim=True)
         # Whatever the query, a normaliser is at least exp(2s - range of its node's exponents).
@@ -131,7 +134,8 @@ class Factoriser:
         top -= self._log_scale
         factors = exp_(exponents.sub_(top), -self._log_scale)
         features = self._points.features
-        of_queries = self._points.product_matrix(v)
+        if of_queries is None:
+            of_queries = self._points.product_matrix(v)
         return NodeTable(nodes, factors, top[:, 0], never_underflows, features, of_queries, 0)
 
     def products(

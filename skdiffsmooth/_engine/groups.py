@@ -59,11 +59,11 @@ class Groups:
         self.index = order.unflatten(0, (-1, GROUP))
         self.log_weights = log_weights[self.index]
         self.unit = unit
-        self.scaled = positions[self.index] / unit
+        self.scaled = positions[self.index].div_(unit)
         self.half_squares = 0.5 * self.scaled.square().sum(2)
         # For single queries, member j of all groups is one block of rows, so that the best of each
         # group is a maximum over blocks.
-        self._blocks = self.scaled.transpose(0, 1).flatten(0, 1).float()
+        self._blocks = self.scaled.float().transpose(0, 1).flatten(0, 1)
         self._block_half_squares = self.half_squares.T.flatten().float()
         self._block_log_weights = self.log_weights.T.flatten()
         self._row_of_point = torch.empty_like(order)

@@ -112,8 +112,10 @@ class Points:
     def product_matrix(self, v: float) -> torch.Tensor:
         """Return the matrix (r + 1, N) by which `products` multiplies queries with a one added."""
         # The bias is one more coordinate, so that the product adds it without another pass.
-        bias = self.log_weights - self.half_norms / v
-        return torch.cat([self.positions.T / v, bias[None]])
+        matrix = self.positions.new_empty(self.dimension + 1, len(self))
+        torch.div(self.positions.T, v, out=matrix[:-1])
+        torch.sub(self.log_weights, self.half_norms / v, out=matrix[-1])
+        return matrix
 
     def squared_distances(self, y: torch.Tensor) -> torch.Tensor:
         """Return |y - x_i|^2 (B, N), from differences of coordinates."""

@@ -142,9 +142,13 @@ class Posterior(FloatPromotion, Denoiser):
         at_pairs = trace and not by_stein
         factorise = self._factoriser.is_worth_trying(v, nodes)
         sums = x.new_zeros(len(x), self._points.dimension + 2)
+        of_queries = None
         for tile in tracked(list(slices(len(nodes), self._tiles.nodes(trace=at_pairs)))):
             part = nodes[tile]
-            table = self._factoriser.table(part, v, len(x)) if factorise else None
+            table = None  # The last tile's is freed before the next is made.
+            if factorise:
+                table = self._factoriser.table(part, v, len(x), of_queries)
+                of_queries = table.of_queries
             # All processes must go over to float64 together.
             may_underflow = table is not None and not table.never_underflows
             if self._can_promote and self._merger.any(may_underflow):
