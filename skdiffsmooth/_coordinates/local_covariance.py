@@ -15,7 +15,7 @@ _THINNEST = 1e-2
 # Columns in which at most this share of the values are distinct are recorded in steps.
 _TIED = 0.9
 # Columns whose correlation differs from one by less than this are copies.
-_SAME = 1e-12
+_SAME = 1e-9
 
 
 def local_scales(
