@@ -184,11 +184,7 @@ class ColumnSpace:
         whole: WholeTable | None = None,
     ) -> ColumnSpace | None:
         """Return the same columns with maps of those that need one and are in no relation, or None."""
-        is_free = self.deviations > 0
-        if self.axes is not None:
-            # The span of the axes contains the unit vector of a column that is in no relation.
-            is_free &= np.sum(self.axes**2, axis=1) > 1 - _FREE
-        warp = fit_warp(points, weights, is_free, units)
+        warp = fit_warp(points, weights, self.is_free, units)
         if warp is None:
             return None
         return ColumnSpace.of_part(points, weights, units, whole, warp=warp)
@@ -228,6 +224,15 @@ class ColumnSpace:
     def n_directions(self) -> int:
         """Number d' of directions without relations."""
         return self.n_features if self.axes is None else self.axes.shape[1]
+
+    @property
+    def is_free(self) -> np.ndarray:
+        """Which columns (d,) vary and are in no relation."""
+        is_free = self.deviations > 0
+        if self.axes is not None:
+            # The span of the axes contains the unit vector of a column that is in no relation.
+            is_free &= np.sum(self.axes**2, axis=1) > 1 - _FREE
+        return is_free
 
     @property
     def n_relations(self) -> int:

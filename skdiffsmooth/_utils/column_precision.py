@@ -212,7 +212,7 @@ def _rounding(column: np.ndarray) -> float:
 
 
 def _eps(column: np.ndarray) -> float:
-    """Return the eps of float32 if all values of a column (n,) are float32 numbers, or that of float64."""
+    """Return the eps of float32 if all values of a column (n,) are float32 numbers; or of float64."""
     # Mantissas, and not a conversion, since no unit of a column shall change the result.
     mantissas = np.frexp(column)[0]
     scaled = mantissas * 2.0**24

@@ -125,7 +125,11 @@ def discrete(kind, seed, n):
     """Rows of a normal column and one of counts, labels, or rounded values that depend on it."""
     rng = np.random.RandomState(seed)
     x = rng.normal(size=n)
-    columns = {"counts": rng.poisson(2, n), "dummy": rng.binomial(1, 0.3, n), "normal": rng.normal(size=n)}
+    columns = {
+        "counts": rng.poisson(2, n),
+        "dummy": rng.binomial(1, 0.3, n),
+        "normal": rng.normal(size=n),
+    }
     return np.column_stack([x, columns.get(kind, (x + rng.normal(size=n)).round(1))])
 
 
