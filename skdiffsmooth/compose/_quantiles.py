@@ -117,8 +117,8 @@ class QuantileSpline(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
 
 def _affine(values: np.ndarray, scale: float) -> _Spline:
     """Return a map of one column (n,) that divides by a scale."""
-    reach = max(2 * float(np.ptp(values)), scale)
-    x = np.array([values.min() - reach, values.max() + reach])
+    margin = max(2 * float(np.ptp(values)), scale)
+    x = np.array([values.min() - margin, values.max() + margin])
     return _Spline(x, (x - x.mean()) / scale, np.full(2, 1 / scale))
 
 
