@@ -167,7 +167,7 @@ def outliers(ax):
 
 
 def synthetic(ax):
-    """Draw new rows, and let a classifier tell them from held-out ones."""
+    """Draw new rows, and test whether a classifier distinguishes them from held-out ones."""
     X, _ = cells()
     train, test = train_test_split(X, test_size=0.5, random_state=0)
     drawn = SmoothedScoreDiffusion().fit(train).sample(len(test), random_state=0)

@@ -25,7 +25,7 @@ N_ROWS, N_DRAWS = 40, 20
 
 
 def patterns(hidden):
-    """Yield which rows miss the same columns, and which columns."""
+    """Yield the indices of rows that miss the same columns, and the mask of these columns."""
     distinct, which = np.unique(hidden, axis=0, return_inverse=True)
     for k, missing in enumerate(distinct):
         if missing.any():
@@ -62,7 +62,7 @@ class Conditional:
 
 
 class Imputer:
-    """One of scikit-learn's: a mean, and draws where it has them."""
+    """An imputer of scikit-learn, with its mean, and with draws where it can draw."""
 
     def __init__(self, mean, drawing=None):
         self.mean, self.drawing = mean, drawing

@@ -21,12 +21,12 @@ from skdiffsmooth.manifolds import Circle
 
 BANDWIDTH, SIGMA = 0.02, 0.2
 
-# The scale is above the curve's reach, where log-densities may be off. Samples are all that is drawn.
+# The scale is above the curve's reach, where log-densities may be off. Only samples are drawn here.
 warnings.filterwarnings("ignore", message="sigma=.* is large")
 
 
 def main(path):
-    """Fit, sample, draw."""
+    """Fit the five models, draw samples, and save the figure at `path`."""
     X, shape = make_wavy_circle(60, distribution="parameter", random_state=0, return_shape=True)
     curve = shape.manifold
     models = {

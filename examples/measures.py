@@ -5,12 +5,12 @@ from sklearn.neighbors import NearestNeighbors
 
 
 def anisotropy(images, background=0.0):
-    """Return how far from round the bright part of each image (n, height, width) is, in [0, 1].
+    """Return the anisotropy (n,) of the bright part of each image (n, height, width), in [0, 1].
 
     An image is read as a distribution of mass, the value of a pixel above the background. With l_1 >=
     l_2 the eigenvalues of its covariance the anisotropy is 1 - l_2 / l_1: 0 for a round bump,
-    1 - b^2 / a^2 for a Gaussian of axes a > b, 1 for a line. Two round bumps in one image are long.
-    Where samples carry noise, pass a background above it.
+    1 - b^2 / a^2 for a Gaussian of axes a > b, 1 for a line. Two round bumps in one image count as one
+    elongated shape. If samples are noisy, pass a background above the noise.
     """
     mass = np.maximum(np.asarray(images, dtype=float) - background, 0.0)
     total = mass.sum(axis=(1, 2))
@@ -36,8 +36,9 @@ def frechet_distance(X, Y):
 
     ``F^2 = |m_X - m_Y|^2 + tr(C_X + C_Y - 2 (C_X C_Y)^(1/2))``. With A and B the centred rows over
     sqrt(n - 1), the trace of the root is the sum of the singular values of A B^T. What is known as FID
-    is F^2 of the features of one particular network. It sees two moments only, and is biased up at
-    small n. ``ot.gaussian.empirical_bures_wasserstein_distance`` of POT is the same.
+    is F^2 of the features of one particular network. It depends on the first two moments only, and is
+    biased upwards for small n. ``ot.gaussian.empirical_bures_wasserstein_distance`` of POT computes the
+    same.
     """
     first, second = ((Z - Z.mean(axis=0)) / np.sqrt(len(Z) - 1) for Z in (X, Y))
     overlap = np.linalg.svd(first @ second.T, compute_uv=False).sum()

@@ -21,7 +21,7 @@ from skdiffsmooth.tables import TableDensity
 mpl.use("Agg")  # writes files, needs no display
 import matplotlib.pyplot as plt
 
-# Okabe and Ito's palette, which readers with any colour vision can tell apart.
+# Okabe and Ito's palette, whose colours differ for readers with any colour vision.
 BLUE, ORANGE, GREEN, BLACK = "#0072B2", "#E69F00", "#009E73", "#000000"
 CARD = {"figsize": (3.2, 2.0), "layout": "constrained"}
 

@@ -101,9 +101,9 @@ print(f"moments of p {mass @ x:.3f} {np.sqrt(mass @ (x - mass @ x) ** 2):.3f}")
 #           s(x) = \nabla \log q(x) = -\nabla E(x).
 #
 # The partition function :math:`Z` is an integral over all of space. The *score* :math:`s`, the
-# direction in which the density grows fastest, does not need it. The calls are ``energy`` and
-# ``grad_log_density``; scikit-learn's ``score`` is something else, the mean log-likelihood. Here
-# for rows from a distribution that is known too: points of a curve plus noise of scale 0.02.
+# direction in which the density grows fastest, does not depend on Z. The calls are ``energy`` and
+# ``grad_log_density``; scikit-learn's ``score`` is something else, the mean log-likelihood. The example
+# uses rows from another known distribution: points of a curve plus noise of scale 0.02.
 shape = lima_bean()
 curve = shape.sample(1000, spacing="even")
 bean = KDESampler(0.02).fit(curve)
@@ -165,8 +165,8 @@ axes[1].legend()
 
 # %%
 # An R-hat of one says that the chains agree with one another, which takes more than 50 draws. It
-# does not say that they agree with the target: the large step of the unadjusted ones makes their
-# distribution too wide.
+# does not say that they agree with the target: the large step of the unadjusted chains makes
+# their distribution too wide.
 #
 # Score matching: comparing scores
 # --------------------------------
@@ -174,8 +174,8 @@ axes[1].legend()
 #           \tfrac12 D_F = \underbrace{\mathbb{E}_p\big[\operatorname{div} s + \tfrac12 |s|^2\big]
 #           }_{\text{Hyvarinen's loss}} + \tfrac12 \mathbb{E}_p |\nabla\log p|^2.
 #
-# The Fisher divergence compares scores. Integrated by parts, it is a loss that held-out rows
-# estimate plus a constant of :math:`p`, as KL is. First between N(0, 1) and N(0.3, 1.25) in two
+# The Fisher divergence compares scores. Integration by parts turns it into a loss, which held-out rows
+# estimate, plus a constant of :math:`p`, as for KL. First between N(0, 1) and N(0.3, 1.25) in two
 # columns:
 normal, other = KDESampler(1.0).fit([[0, 0]]), KDESampler(np.sqrt(1.25)).fit([[0.3, 0.3]])
 rows = normal.sample(200_000, random_state=0)
@@ -284,8 +284,8 @@ for ax, (name, estimate) in zip(
 # -------------------------------
 # The flow of a smoothed score leads to a distribution: ``sample`` draws from it, and
 # ``score_samples`` integrates the divergence along the flow, so held-out likelihood can compare it
-# with other densities. If no scales are given, ``fit`` chooses them. The truth is known here, and so
-# is KL.
+# with other densities. If no scales are given, ``fit`` chooses them. The truth is known here, so KL
+# can be computed.
 print("                                           held-out NLL   KL from the truth")
 for estimate in (KDESampler(bandwidth="loo"), model, SmoothedScoreDiffusion()):
     log_q = estimate.fit(X).score_samples(X_new)
@@ -301,4 +301,4 @@ new_rows = estimate.sample(1000, random_state=0)
 # :ref:`sphx_glr_gallery_plot_02_kde_against_score.py`. Which scale is best:
 # :ref:`sphx_glr_gallery_plot_04_likelihood_curve.py`, and by losses that are faster than likelihood:
 # :ref:`sphx_glr_gallery_plot_15_score_matching.py`. A smoothed score's energy is not minus the
-# log-density of its samples; that page says by how much they differ.
+# log-density of its samples; the last of these pages measures the difference.

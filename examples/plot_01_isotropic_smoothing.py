@@ -41,7 +41,7 @@ for ax, (sigma, drawn) in zip(axes, samples.items(), strict=True):
 # %%
 # The numbers
 # -----------
-# *Off the curve*: the mean distance of samples from it, less what the bandwidth alone leaves there.
+# *Off the curve*: the mean distance of samples from it, minus that which the bandwidth alone causes.
 # *From the data*: the mean distance to the nearest training point. *Covered*: the share of the curve
 # with a sample within 0.02. With sigma the samples leave the data many times faster than the curve.
 print("sigma   off the curve   from the data   covered")

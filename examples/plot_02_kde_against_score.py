@@ -4,7 +4,7 @@ Smoothing the density leaves the manifold, smoothing its logarithm does not
 
 **The claim** (Fig. 2 of Farghly et al. 2025): a kernel density estimate averages the *density*, and
 its mass spreads off the manifold as fast as along it. A smoothed score averages the *log-density*,
-and with a kernel of the same width its mass spreads along.
+and with a kernel of the same width its mass spreads along the manifold.
 
 Fifty points of the lima bean; at each scale one model smooths the density, the other its logarithm.
 """

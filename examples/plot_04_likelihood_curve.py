@@ -8,8 +8,8 @@ memorises, too much collapses the manifold; in between a smoothed score is far b
 kernel density estimate at its own best bandwidth.
 
 Twelve evenly spaced points of the unit circle, and the negative log-likelihood of a thousand
-others. The published values stand beside those of the published procedure, run again, and those of
-the library; the circle itself, in place of twelve of its points, is the floor.
+others. The page compares the published values, those of the published procedure run again, and those of
+the library. The density of the circle itself, in place of twelve of its points, gives a lower bound.
 """
 
 # %%
@@ -46,7 +46,7 @@ curves = {
     name: [-model.set_params(sigma=sigma).fit(X).score(queries) for sigma in sigmas]
     for name, model in settings.items()
 }
-# A hundred rows, spread evenly, have the mean of the thousand, for a tenth of the time.
+# A hundred evenly spaced rows have the same mean as the thousand, in a tenth of the time.
 curves["the published procedure"] = [
     -published_log_density(X, queries[::10], sigma).mean() for sigma in sigmas
 ]
@@ -56,10 +56,10 @@ kde = [-KDESampler(h).fit(X).score(queries) for h in bandwidths]
 # %%
 # The floor
 # ---------
-# A thousand points of the circle cannot be likelier than under the circle itself with the same noise,
-# whose density at distance one from the centre is a Bessel function. The notebook of the publication
-# prints another value, from 1000 Euler steps, and the 100 steps of its figure give a third: this is
-# how much Euler steps in v add to a log-density near v = 0.001.
+# No model with this noise is expected to give points of the circle a higher likelihood than the whole
+# circle plus this noise, whose density at distance one from the centre is a Bessel function. The
+# notebook of the publication prints another value, from 1000 Euler steps, and the 100 steps of its
+# figure give a third: this is how much Euler steps in v add to a log-density near v = 0.001.
 v = bandwidth**2
 floor = math.log(2 * math.pi * v) - math.log(ive(0, 1 / v))
 whole = make_circle(2000, spacing="even")
@@ -95,17 +95,17 @@ for sigma, published in FIG_4.items():
     print(f"{sigma:.2f} {published:6.2f} {again:7.3f} {converged:7.3f}")
 
 # %%
-# The published points are a thousand random ones and these are even: at sigma 0.05, where the density
-# varies most, the mean of random ones has a standard error of 0.08. `benchmarks/published.py --full`
-# takes the points of the notebook.
+# The published values are means over a thousand random points, these over evenly spaced ones: at sigma
+# 0.05, where the density varies most, a mean over random points has a standard error of 0.08.
+# `benchmarks/published.py --full` takes the points of the notebook.
 #
 # Is the density normalised?
 # --------------------------
-# A likelihood counts only if the density is normalised. On a grid the integral of the library's is
-# one, up to the solver's error. That of the published procedure is more than one, since 100 Euler
-# steps in v are coarse: its lead over the converged curve is less than the logarithm of that mass,
-# and no sign of a better model. (Its integral is taken in polar coordinates, over a twelfth of the
-# plane, at the best scale.)
+# Likelihoods can be compared only if the densities are normalised. On a grid the integral of the
+# library's density is one, up to the solver's error. That of the published one is more than
+# one, since 100 Euler steps in v are coarse: its lead over the converged curve is less than the
+# logarithm of that mass, and no sign of a better model. (Its integral is taken in polar coordinates,
+# over a twelfth of the plane, at the best scale.)
 side = np.linspace(-2, 2, 201)
 grid = np.stack(np.meshgrid(side, side), -1).reshape(-1, 2)
 density = np.exp(library.set_params(sigma=0.15).fit(X).score_samples(grid))

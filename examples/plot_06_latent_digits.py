@@ -39,7 +39,7 @@ print(f"mean distance of a code to the nearest held-out one: {floor:.2f}")
 # ---------------------------------------------------------
 # The published scales fit these codes: sigma from 0.4 to 0.9, bandwidths of the KDE from 0.07 to
 # 0.25 (and 0.3, to compare at equal distance). The third line is a control: copies of the data,
-# moved towards their mean. That is close to everything, and no new digit.
+# moved towards their mean. Such copies are close to all codes, and no new digits.
 sigmas, widths = np.linspace(0.4, 0.9, 6), [0.07, 0.1, 0.15, 0.2, 0.25, 0.3]
 smoothed = [
     SmoothedScoreDiffusion(0.05, sigma, n_nodes=64).fit(X).sample(2000, random_state=0)
@@ -82,8 +82,8 @@ for name, model in tuned.items():
 # In which directions samples differ
 # ----------------------------------
 # The variance of the twelve samples nearest to a training code, along their principal axes, at
-# equal distance from the data: as of isotropic noise for the KDE, which is the same in all directions,
-# and falling steeply for the smoothed score. The first number printed is the fraction of the squared
+# equal distance from the data. For the KDE it is that of isotropic noise, the same in all directions;
+# for the smoothed score it falls steeply. The first number printed is the fraction of the squared
 # distance from the nearest training code that lies in the columns that codes hardly use.
 chosen = 3
 width = np.interp(away["smoothed score"][chosen], away["KDE"], widths)
@@ -106,8 +106,8 @@ ax.legend()
 # %%
 # Decoded
 # -------
-# Samples at the largest sigma, the training digit nearest to each, and a KDE's as far from the
-# data.
+# The figure shows samples at the largest sigma, the training digit nearest to each, and samples of a
+# KDE at the same distance from the data.
 width = np.interp(away["smoothed score"][-1], away["KDE"], widths)
 drawn = smoothed[-1][:14]
 rows = {
@@ -125,6 +125,6 @@ for ax, (name, row) in zip(axes, rows.items(), strict=True):
 # What it cannot show
 # -------------------
 # Four hundred points are a coarse manifold in so many dimensions: real 4s are no closer to it
-# than the grey line, and to be closer than that says little. The decoder removes noise: the
-# KDE's digits look well, if like the training digits. Two autoencoders from other random numbers
-# differed by 0.05 in the distances and by a nat in both likelihoods.
+# than the grey line, and a smaller distance says little. The decoder removes noise: the KDE's
+# digits look good, but like the training digits. Two autoencoders trained with other seeds differed by
+# 0.05 in the distances and by a nat in both likelihoods.

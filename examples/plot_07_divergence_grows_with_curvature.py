@@ -4,7 +4,7 @@ Smoothing the log-density is nearly smoothing along the manifold
 
 **The claim** (sec. 3.2 and 3.3 of Farghly et al. 2025): on a curved manifold the log-smoothed
 density is near the density that is smoothed along the level sets of the distance to the manifold,
-the nearer the smaller the kernel is against the reach (Thm 3.6); so its mass stays at the
+and nearer for kernels that are smaller relative to the reach (Thm 3.6); so its mass stays at the
 manifold almost as if it were not smoothed (Cor. 3.7) and spreads along it (Prop. 3.8).
 
 A hundred independent points of the unit circle, whose reach is one. Everything is computed on
@@ -16,10 +16,9 @@ solver.
 # Two ways of averaging a log-density
 # -----------------------------------
 # The first averages over x + xi. The second moves x + xi to the level set of distance r(x)
-# first. With r(x) the distance of x (*plain*) that is the obvious reading. The theorem's r(x) is
-# *corrected* for the kernel's variance across the manifold; here r(x)^2 = E dist(x + xi)^2 less
-# the least of these, with which the quadratic parts of both log-densities are the same, as the
-# theorem's proof needs it.
+# first. In the *plain* version r(x) is the distance of x. The theorem's r(x) is *corrected* for the
+# kernel's variance across the manifold; here r(x)^2 = E dist(x + xi)^2 minus its minimum over x, with
+# which the quadratic parts of both log-densities are the same, as the theorem's proof needs it.
 import matplotlib.pyplot as plt
 import numpy as np
 from grids import regular_grid, renyi_divergence
@@ -38,7 +37,7 @@ offsets = np.concatenate([half, -half])
 
 
 def near_circle(bandwidth):
-    """Return cells up to six bandwidths from the circle, half of one wide, and their volume."""
+    """Return midpoints of cells up to six bandwidths from the circle, and the volume of a cell."""
     side = 1 + 6 * bandwidth
     grid = regular_grid([-side, -side], [side, side], round(4 * side / bandwidth))
     return grid.points[shape.manifold.distance(grid.points) < 6 * bandwidth], grid.volume
@@ -68,8 +67,9 @@ def normalised(log_density, volume):
 # %%
 # Thm 3.6: the divergence over a decade of sigma / reach
 # ------------------------------------------------------
-# Renyi divergences of order 2 of the log-smoothed density from the other, and the slopes of their
-# log-log lines. The standard error is that of the fit: a line that bends has a large one.
+# Renyi divergences of order 2 of the log-smoothed density from that smoothed along level sets, and
+# the slopes of their log-log lines. The standard error is that of the fit: it is large for a curved
+# line.
 sigmas = np.geomspace(0.03, 0.3, 6)
 
 
@@ -106,12 +106,12 @@ ticks(ax, [0.03, 0.1, 0.3])
 
 # %%
 # Uncorrected, the two rings have radii that differ by sigma^2 / 2 reach, and two Gaussians of
-# scale h so far apart diverge by sigma^4 / (4 reach^2 h^2): the dotted lines. The correction
-# takes that away: what is left is up to 1500 times smaller, and moves by a factor of five at most
-# between bandwidths where the other moves by thirteen. It grows faster than the theorem's bound,
-# which is a multiple of sigma / reach, but stays far below one: the bound is not tight. Nor does
-# it apply here: it asks of every draw that it changes the distance by less than reach / 96, which
-# no Gaussian kernel does.
+# scale h so far apart diverge by sigma^4 / (4 reach^2 h^2): the dotted lines. The correction removes
+# this term: the remaining divergence is up to 1500 times smaller, and changes by a factor of at most
+# five between bandwidths, where the uncorrected one changes by thirteen. It grows faster than the
+# theorem's bound, which is a multiple of sigma / reach, but stays far below one: the bound is not
+# tight. Nor does it apply here: it requires that every draw change the distance by less than reach /
+# 96, which holds for no Gaussian kernel.
 #
 # Cor. 3.7: mass stays at the manifold
 # ------------------------------------
@@ -151,7 +151,8 @@ ax.loglog(sigmas, 0.3 / sigmas, "k:", label="1 / sigma, at any height")
 ticks(ax, [0.03, 0.1, 0.3])
 
 # %%
-# It falls more slowly than the bound, for without smoothing it is finite. What is noisy: the
-# hundred points, and distances without smoothing, which are means of 50 000 draws (0.3 %). What
-# is not shown: dimensions (the bounds grow with them), and the density at the end of a flow through
-# all noise levels, for which that of the last level stands in here as in the publication.
+# The range falls more slowly than the bound, since without smoothing it is finite. Two things are
+# random: the hundred points, and distances without smoothing, which are means of 50 000 draws (0.3 %).
+# Two things are not shown: other dimensions (the bounds grow with them), and the density at the end of
+# a flow through all noise levels, in place of which this page, like the publication, uses that of the
+# last level.

@@ -8,13 +8,13 @@ farther from it, and a kernel density estimate only adds noise.
 
 Sixteen images of 64 x 64 pixels, of a Gaussian bump with centers on a circle. The claim holds. But
 the way that the publication averages scores adds noise of a norm that can be written down, and at
-small scales of isotropic smoothing it is nearly all that is new about a sample.
+small scales of isotropic smoothing nearly all of a sample's difference from the data is this noise.
 """
 
 # %%
 # Three ways to leave the data
 # ----------------------------
-# The bandwidth is so small that its noise, of norm bandwidth * sqrt(4096) = 0.03, is not seen. Twice
+# The bandwidth is so small that its noise, of norm bandwidth * sqrt(4096) = 0.03, is invisible. Twice
 # or three times as many steps, as log-densities need them, change distances by 0.3 %.
 import math
 import warnings
@@ -28,7 +28,8 @@ from skdiffsmooth import KDESampler, ManifoldAdaptedDiffusion, SmoothedScoreDiff
 from skdiffsmooth.datasets import make_bump_images
 from skdiffsmooth.metrics import distance_to_data, distance_to_manifold
 
-# The largest scales are near the curve's reach, 6.1: log-densities would be off, samples are not.
+# The largest scales are near the curve's reach, 6.1: log-densities would be inaccurate, samples are
+# not.
 warnings.filterwarnings("ignore", message="sigma=.* is large")
 
 X, shape = make_bump_images(return_shape=True)
@@ -60,11 +61,11 @@ for line, (name, images) in zip(axes, shown.items(), strict=True):
 # %%
 # Distances, shapes and positions
 # -------------------------------
-# On the diagonal, all that is new about a sample is off the manifold. A bump is round, of
-# anisotropy zero; the average of two neighbours is long. (Pixels below 0.1 do not count, since
-# noise has no shape.) Angles are those of the nearest bumps, in steps from one training image to
-# the next: of samples distributed evenly along the manifold half would be more than a quarter of a
-# step from the data.
+# On the diagonal, a sample is as far from the manifold as from the data. A bump is round, of anisotropy
+# zero; the average of two neighbours is elongated. (Pixels below 0.1 are ignored, since noise has no
+# shape.) Angles are those of the nearest bumps, in steps from one training image to the next: of
+# samples distributed evenly along the manifold half would be more than a quarter of a step from the
+# data.
 axis = np.linspace(-1, 1, 64)
 
 
@@ -104,11 +105,11 @@ axes[0].legend()
 #
 # .. math:: \sigma \sqrt{d / M} = 0.286 \, \sigma \qquad (d = 4096,\ M = 50\,000),
 #
-# nearly all of it across manifold and data: it adds to both distances in squares. The published
-# process takes 100 steps of Euler and Maruyama: from N(0, 9 I) down a geometric grid to v = 1e-6, and
-# from there to none. It adds noise in that step too, of norm 0.064. Here it runs without this noise
-# and with fewer draws, beside the formula, to which the norm of one mean of draws adds about a per
-# cent. *Exact* is the same solver with the library's nodes, of mean zero.
+# nearly all of it normal to the manifold: its square adds to the squares of both distances. The
+# published process takes 100 steps of Euler and Maruyama: from N(0, 9 I) down a geometric grid to v =
+# 1e-6, and from there to none. It adds noise in that step too, of norm 0.064. Here it runs without this
+# noise and with fewer draws, beside the formula, with which the norm of one mean of draws agrees to
+# about a per cent. *Exact* is the same solver with the library's nodes, of mean zero.
 exact = {"solver": "euler-maruyama", "n_steps": 100, "n_levels": 100, "n_nodes": 128}
 exact |= {"terminal": "gaussian", "terminal_scale": 3}
 sigmas = np.array(list(FIG_8))
@@ -129,9 +130,8 @@ for sigma in (1.0, 1.8, 2.6):
 # What it changes, and what not
 # -----------------------------
 # The published distances (Fig. 8) beside the exact ones with the two noises added in squares: the
-# published curve is what the formula says. Every kernel has such a floor, at most the root mean square
-# of ``|D(y) - y|`` over sqrt(M), y the moved queries; those of the adapted kernel are near
-# the data.
+# published curve agrees with the formula. Every kernel has such a floor, at most the root mean square
+# of ``|D(y) - y|`` over sqrt(M), y the moved queries; those of the adapted kernel are near the data.
 as_published = np.array(list(FIG_8.values()))
 floor = np.hypot(sigmas * math.sqrt(4096 / 50_000), math.sqrt(4096 * 1e-6))
 predicted = np.hypot(new, floor), np.hypot(off, floor)
@@ -166,15 +166,15 @@ print("isotropic, 1.3 from the data: {:.2f} off exact, {:.2f} with noise".format
 
 # %%
 # Up to sigma = 1.8 samples of isotropic smoothing are near the training images, each moved a little
-# towards its neighbours, and the published setting adds noise: as new, and as far off the
-# manifold, as a kernel density estimate would make it. At the largest scale the floor is less
+# towards its neighbours, and the published setting adds noise: samples are as new, and as far off
+# the manifold, as those of a kernel density estimate. At the largest scale the floor is less
 # than a third of the squared distance. It moves the isotropic curve to the diagonal, not the
-# adapted one; so the adapted kernel is better, if by less than it looks with the noise.
-# That kernel is given the manifold, which cannot be learned from sixteen images.
+# adapted one; so the adapted kernel is better, but by less than the noise makes it appear. That kernel
+# is given the manifold, which cannot be learned from sixteen images.
 #
 # With other seeds the distances from the manifold move by 0.03, those from the data by 0.05 for the
-# isotropic and 0.15 for the adapted kernel. The images are so symmetric that rounding decides on the
-# axes of their span, and so on the nodes: another machine is another seed.
+# isotropic and 0.15 for the adapted kernel. The images are so symmetric that rounding determines the
+# axes of their span, and so the nodes: another machine has the effect of another seed.
 #
 # A last step that stopped at v > 0, with a ratio rho of noises, would leave sqrt((1 - rho) / (1 + rho))
 # of the floor, a fifth, beside noise of norm sqrt(d v). `benchmarks/published.py --full` runs the

@@ -3,8 +3,8 @@ Images of a bump in a square
 ============================
 
 **The claim** (Fig. 15 of Farghly et al. 2025): what holds for a curve of images holds for a
-surface of them: kernels adapted to it make new images at a small distance, isotropic ones at a
-larger.
+surface of them: kernels adapted to it make new images at a small distance, isotropic ones at a larger
+one.
 
 The bump of :ref:`sphx_glr_gallery_plot_08_bump_images.py` with its center anywhere in a square:
 116 training images of 64 x 64 pixels, on a triangular lattice of centers. They are half as far
@@ -15,7 +15,7 @@ from one another as those sixteen, so every kind of smoothing is better here.
 # The same three ways
 # -------------------
 # Noise of the bandwidth has the norm bandwidth * sqrt(4096) = 0.06. Each sample of the adapted
-# kernel takes thousands of projections on the surface, hence few of them.
+# kernel takes thousands of projections on the surface, so few are drawn.
 import warnings
 
 import matplotlib.pyplot as plt
@@ -26,7 +26,8 @@ from skdiffsmooth import KDESampler, ManifoldAdaptedDiffusion, SmoothedScoreDiff
 from skdiffsmooth.datasets import make_bump_images
 from skdiffsmooth.metrics import distance_to_data, distance_to_manifold
 
-# The largest scale is near the surface's reach, 6.4: log-densities would be off, samples are not.
+# The largest scale is near the surface's reach, 6.4: log-densities would be inaccurate, samples are
+# not.
 warnings.filterwarnings("ignore", message="sigma=.* is large")
 
 X, shape = make_bump_images(116, centers="square", spacing="even", return_shape=True)
@@ -90,9 +91,9 @@ for ax, name, image in zip(axes, titles, np.concatenate(list(shown.values())), s
 # %%
 # The kernel density estimate stays on the lattice and adds noise to all pixels. Isotropic
 # smoothing fills the square: with neighbours on all sides it averages bumps that overlap, whose
-# mean is nearly round. Samples of the adapted kernel are several times nearer still, and do not leave
-# the surface where there is nothing new on it. But the kernel is given the surface, and one of its
-# nodes takes as long as some twenty of the isotropic kernel.
+# mean is nearly round. Samples of the adapted kernel are several times nearer to the surface still, and
+# stay on it where no image of it is farther from the data. But the kernel is given the surface, and one
+# of its nodes takes as long as some twenty of the isotropic kernel.
 #
 # Distances are means over 40 samples, good to some per cent. What fresh Monte Carlo draws would
 # do to the isotropic kernel comes from the formula of the page on the curve, with as many draws

@@ -14,7 +14,7 @@ the data.
 # %%
 # Curves of images
 # ----------------
-# The first three 4s, 2s and 7s, and the ellipse through their codes. The activations of the
+# For 4s, 2s and 7s, the ellipse through the codes of the first three. The activations of the
 # decoder are smooth, and so is a curve of images: ``Curve`` tabulates it to ten digits or raises an
 # error.
 import matplotlib.pyplot as plt
@@ -56,7 +56,7 @@ for digit, curve in curves.items():
 # ---------------------------------------------------------
 # The bandwidth alone leaves samples 0.005 * sqrt(783) = 0.14 off the curve. The adapted kernel
 # acts along one direction and needs few nodes; its samples go as far from the data as the curve
-# does, at most. In 40 steps they go 2 % less far than in 126.
+# does, at most. With 40 steps their distance is 2 % smaller than with 126.
 bandwidth, n_samples = 0.005, 200
 steps = {"n_steps": 40, "n_levels": 40}
 models = {
@@ -110,11 +110,11 @@ for ax, (name, row) in zip(axes, rows.items(), strict=True):
 # %%
 # Three curves, two measures
 # --------------------------
-# As far from the data as sigma = 4 along the curve leads: the distance from the curve, and a
-# Frechet distance between samples and images spaced evenly on the curve. Its features are *our
-# own*, the 32 numbers of the last hidden layer of a small classifier of these digits. It is not
-# the FID that others report, and to be compared only with the others here: of random images of
-# the curve first of all, as many as there are samples, with their standard deviation.
+# At the distance from the data that sigma = 4 along the curve reaches, this section compares the
+# distance from the curve, and a Frechet distance between samples and images spaced evenly on the curve.
+# Its features are *our own*, the 32 numbers of the last hidden layer of a small classifier of these
+# digits. It is not the FID that others report. Compare it only with other values on this page, first of
+# all with that of as many random images of the curve, which is printed with its standard deviation.
 classifier = MLPClassifier((64, 32), early_stopping=True, random_state=0).fit(images, labels)
 print(f"accuracy of the classifier, held out: {classifier.best_validation_score_:.2f}")
 
@@ -149,7 +149,6 @@ for digit, curve in curves.items():
 # ---------------------
 # With ten images that are far apart against the reach, isotropic smoothing follows chords: it is
 # better than the KDE in the distance, by a tenth to a quarter, and worse in these features,
-# which hardly depend on the KDE's noise and do depend on averages of images. The Frechet distance of
-# so few samples decides nothing else: on the curve of 7s another seed and 600 samples gave 0.43 for
-# the kernel along it. And that kernel was given the curve, which cannot be learned from the data
-# alone.
+# which hardly depend on the KDE's noise and do depend on averages of images. The Frechet distance of so
+# few samples shows no finer difference: on the curve of 7s another seed and 600 samples gave 0.43 for
+# the kernel along it. And that kernel was given the curve, which cannot be learned from the data alone.

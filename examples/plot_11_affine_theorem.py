@@ -3,8 +3,9 @@ On flat data, any smoothing acts along the data only
 ====================================================
 
 **The claim** (Prop. 3.1 of Farghly et al. 2025): if the data lie in an affine subspace, averaging
-the score over x + xi, with xi of mean zero and *any* distribution, is averaging it over x + P xi, P
-the projection on the subspace. The kernel's parts across have no effect at all.
+the score over x + xi, with xi of mean zero and *any* distribution, equals averaging it over x + P xi,
+where P is the projection on the subspace. The components of xi across the subspace have no effect at
+all.
 
 It is proved there for expectations. It holds for any finite set of offsets too, as long as *their*
 mean is zero. For this reason the library's nodes are mirrored, and it computes in the hull of
@@ -14,8 +15,8 @@ the data only.
 # %%
 # Two hundred random problems
 # ---------------------------
-# Slow on purpose: the score of the noised data in all d columns, from a ``KDESampler``,
-# which does not use hulls, averaged over whole offsets and over projected ones.
+# The check is slow on purpose: it averages the score of the noised data in all d columns, from a
+# ``KDESampler``, which does not use hulls, over whole offsets and over projected ones.
 import matplotlib.pyplot as plt
 import numpy as np
 
@@ -88,9 +89,10 @@ for name, differences in found.items():
 # %%
 # What it needs
 # -------------
-# *Mean zero.* A mean m of the offsets leaves its part across, over the noise variance, in the
-# score: here of a tenth of the kernel's scale in each column. *Flat data.* Points of the unit
-# circle, queries on it, and offsets projected on the tangent at each query.
+# *Mean zero.* If the offsets have a mean m, its part across the subspace, divided by the noise
+# variance, is added to the score; here m is a tenth of the kernel's scale in each column. *Flat data.*
+# The second example has points of the unit circle, queries on it, and offsets projected on the tangent
+# at each query.
 shifted = [problem(seed, gaussian, mean=0.05)[0] for seed in range(50)]
 print(f"with a mean of sigma / 10: {min(shifted):.1e} to {max(shifted):.1e}")
 
@@ -123,6 +125,6 @@ axes[1].set(xlabel="sigma / reach", title="a circle")
 # %%
 # What it does not say
 # --------------------
-# Nothing about data that are nearly flat: any thickness makes the hull the whole space. For these
-# there are the theorems for curved manifolds, which are bounds and not equalities
+# It says nothing about data that are nearly flat: any thickness makes the hull the whole space. For
+# these there are the theorems for curved manifolds, which are bounds and not equalities
 # (:ref:`sphx_glr_gallery_plot_07_divergence_grows_with_curvature.py`).

@@ -4,9 +4,9 @@ Which manifold does a kernel favour?
 
 **The claim** (Thm 4.1 of Farghly et al. 2025): how far the log-smoothed density is from the one
 that is smoothed along the level sets of a manifold M, whether or not the data lie on M, is
-bounded by curvature against interpolation error. The manifold of the least bound is the favoured
-one: more smoothing is said to shift the preference from manifolds that fit to manifolds that bend
-less.
+bounded by a curvature term and an interpolation error. The manifold of the least bound is the favoured
+one: more smoothing is said to shift the preference from manifolds that fit the data to manifolds of
+less curvature.
 
 Thirty points of a circle with eight waves, and two candidates: the waves, on which they lie, and
 the circle without them. The page computes the quantities of the theorem, the divergence that they
@@ -62,9 +62,9 @@ print(f"by the bound the circle is favoured from bandwidth {equal:.2f} on, at ev
 # K is the same for both up to 3 %, so the bounds cross in the bandwidth and not in sigma: below
 # 0.12 the waves are favoured whatever the smoothing.
 #
-# What the bound bounds
-# ---------------------
-# The divergence itself (order 1: nats), on a grid; *plain* and *corrected* level sets as in
+# The divergence that is bounded
+# ------------------------------
+# Divergences (order 1: nats) on a grid; *plain* and *corrected* level sets as in
 # :ref:`sphx_glr_gallery_plot_07_divergence_grows_with_curvature.py`.
 def normalised(log_density):
     return log_density - logsumexp(log_density) - np.log(grid.volume)
@@ -111,7 +111,8 @@ for level in ("plain", "corrected"):
 # %%
 # Where samples go
 # ----------------
-# Mean distances of samples from each, at three bandwidths on either side of the bound's crossing.
+# Mean distances of samples from each candidate, at three bandwidths on either side of the bound's
+# crossing.
 fig, axes = plt.subplots(1, 3, figsize=(11, 3.6), layout="constrained")
 for noise, style in ((0.02, "-"), (bandwidth, "--"), (0.15, ":")):
     draws = [SmoothedScoreDiffusion(noise, s).fit(X).sample(1000, random_state=0) for s in sigmas]
@@ -141,9 +142,8 @@ axes[2].set_yticks([0.02, 0.05, 0.1, 0.2], ["0.02", "0.05", "0.1", "0.2"])
 # ------------------------------
 # Samples do change from the waves to the circle as sigma grows, before they collapse; so does the
 # divergence from the density along *plain* level sets, at a smaller scale. The bound, as read
-# here, does neither: it changes with the bandwidth, and where it favours the circle, at 0.15,
-# samples are never nearer to it. Along *corrected* level sets the waves describe the density
-# better at all scales. None of this contradicts the theorem, which asks that Delta and the
-# largest change of a distance be below tau / 96 together: that is 0.0104 for the circle, whose
-# Delta is 0.13. The theorem describes the mechanism; it does not predict the scale at which samples
-# change.
+# here, does not: which manifold it favours depends on the bandwidth only, and where that is the circle,
+# at 0.15, samples are never nearer to it. Along *corrected* level sets the waves describe the density
+# better at all scales. None of this contradicts the theorem, which requires that the sum of Delta and
+# the largest change of a distance be below tau / 96: that is 0.0104 for the circle, whose Delta is
+# 0.13. The theorem describes the mechanism; it does not predict the scale at which samples change.

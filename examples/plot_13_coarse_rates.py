@@ -16,9 +16,9 @@ rougher curves too, more samples for the coverage, and its tables are in :doc:`/
 # Distance and coverage from 400 to 6400 rows
 # -------------------------------------------
 # Five samplers: the kernel density estimate; the one-step *inertial* sampler, a full step of
-# denoising from there (degree 0); a row plus noise of scale 0.3, projected on local polynomials of
-# degree 1, 2 and 3. The bandwidth of the first two is N^(-1/6) / 2. The smoothed score, which
-# chooses its scales, stops at 1600 rows here, with two draws.
+# denoising from a draw of that estimate (degree 0); a row plus noise of scale 0.3, projected on local
+# polynomials of degree 1, 2 and 3. The bandwidth of the first two is N^(-1/6) / 2. The smoothed score,
+# which chooses its scales, stops at 1600 rows here, with two draws.
 import matplotlib.pyplot as plt
 import numpy as np
 from scipy.stats import linregress
@@ -70,9 +70,9 @@ for n in sizes:
 # %%
 # Slopes
 # ------
-# Of log distance against log N, with the standard error of the line through all sizes and draws. The
-# neighbours of a polynomial number 6 log N, so the exponents of theory act on N / log N: the last
-# column.
+# The table has slopes of log distance against log N, with the standard error of the line through all
+# sizes and draws. Each polynomial is fitted to 6 log N neighbours, so the exponents of theory are those
+# of N / log N, in the last column.
 def line(table, name):
     """Return sizes, means, standard errors, and the slopes in N and in N / log N."""
     at = sorted({n for what, n, _ in table if what == name})
@@ -122,12 +122,12 @@ for ax in axes:
     ax.legend(fontsize=7)
 
 # %%
-# Degrees 1 to 3 are beyond N^(-1/2) by thirty standard errors and more, although the density jumps;
-# the KDE and the one-step sampler are slower than that. With 6400 rows samples of degree 2 are 1800
-# times nearer to the sphere than to a row: they are new. And they cover it: 400 rows suffice for
-# samples that cover as finely as 4000 draws of the true distribution can show (0.092 and 0.089), for
-# which the one-step sampler needs more than 6400 (0.10). Where the curves meet that floor, their
-# slopes mean nothing.
+# Distances of degrees 1 to 3 fall faster than N^(-1/2), by thirty standard errors and more, although
+# the density jumps; those of the KDE and the one-step sampler fall more slowly. With 6400 rows samples
+# of degree 2 are 1800 times nearer to the sphere than to a row: they are new. And they cover it: 400
+# rows suffice for samples that cover as finely as 4000 draws of the true distribution can show (0.092
+# and 0.089), for which the one-step sampler needs more than 6400 (0.10). Where the curves reach that
+# floor, their slopes have no meaning.
 #
 # Where samples are
 # -----------------
@@ -148,8 +148,8 @@ fig.supylabel("height")
 # Curves of limited smoothness
 # ----------------------------
 # Circles with waves whose derivative of order b jumps at four knots. The exponent should be that of
-# the smaller of b and degree + 1. The knots are a small part of the curve, on which a mean hardly
-# depends; so this is the largest distance of 1000 samples.
+# the smaller of b and degree + 1. A mean would hardly depend on the knots, a small part of the curve;
+# so the figure shows the largest distance of 1000 samples.
 rough_sizes, rough = (400, 800, 1600, 3200), {}
 fig, ax = plt.subplots(figsize=(5.8, 3.8), layout="constrained")
 print("largest distance" + head)
@@ -172,13 +172,13 @@ ax.legend(fontsize=8)
 
 # %%
 # On the rough curve degree 3 is at the exponent of its smoothness, -1.95 for -2, on the smooth one
-# far beyond it, -3.1, though not yet at -4; degree 1 does the same on both.
+# far beyond it, -3.1, though not yet at -4; degree 1 has about the same exponent on both.
 #
 # What it cannot do
 # -----------------
 # *Reach the exponents of theory* at these sizes: with N / log N in the place of N degree 1 has -0.94
 # for -1, but degree 3 has -1.9 for -2, and is no better than degree 2 on the sphere, which has no term
-# of order three. *Estimate the density*: it has noise of 0.3 whatever N is. *Work with few
-# rows*: at 400 degree 1 is no nearer to the sphere than the one-step sampler (0.033 and 0.032), and
-# on the torus worse (:doc:`/evidence/coarse`). Standard errors are those of a line through fifteen
-# points that need not be one.
+# of order three. *Estimate the density*: the estimate has noise of 0.3 whatever N is. *Work with few
+# rows*: at 400 degree 1 is no nearer to the sphere than the one-step sampler (0.033 and 0.032), and on
+# the torus worse (:doc:`/evidence/coarse`). Standard errors assume that the fifteen points lie on a
+# line, which they need not.

@@ -14,9 +14,9 @@ seven times as dense at (1, 0) as opposite. Nothing is fitted; the noised densit
 # %%
 # The stationary distribution, by quadrature
 # ------------------------------------------
-# It is p_v to the power v^(a/2). p_v is here a mixture over points along the curve, one noise
-# scale apart, with the density on the curve as weights: exact to 1e-8. Its power is integrated along
-# the normals of the curve, up to where another part of the curve is nearer.
+# The stationary density is proportional to p_v to the power v^(a/2). Here p_v is a mixture over points
+# along the curve, one noise scale apart, with the density on the curve as weights: exact to 1e-8. Its
+# power is integrated along the normals of the curve, up to where another part of the curve is nearer.
 import matplotlib.pyplot as plt
 import numpy as np
 from scipy.stats import kstest
@@ -38,7 +38,7 @@ def noised(name, scale):
 
 
 def stationary(name, scale, power):
-    """Return density and distribution function of the share, and the distance off the curve."""
+    """Return density and distribution function along the curve, and the RMS distance from it."""
     curve = shapes[name].manifold
     foot = ellipse(axes_of[name]).sample(400, spacing="even")
     tangent = curve.tangent(foot)[:, :, 0]
@@ -46,7 +46,8 @@ def stationary(name, scale, power):
     normal = np.stack([tangent[:, 1], -tangent[:, 0]], axis=1)
     x = (foot[:, None] + r[:, None] * normal[:, None]).reshape(-1, 2)
     logs = scale**power * noised(name, scale).score_samples(x)
-    # What a step along the curve is at x: the inverse of how the nearest point moves with x.
+    # Length of the step at x that moves the nearest point by one: the inverse of the projection's
+    # derivative.
     slope = curve.project_with_derivative(x)[2][:, 0, 0]
     is_nearest = np.abs(curve.distance(x) - np.abs(np.tile(r, 400))) < 1e-6
     mass = np.where(is_nearest, np.exp(logs - logs.max()) / slope, 0).reshape(400, -1)
@@ -74,10 +75,10 @@ for name in shapes:
 # %%
 # Chains
 # ------
-# Half of 160 chains start where the density is highest, half where it is lowest; R-hat tells whether
-# they still depend on that. Steps are adjusted (``metropolis=True``), so that the distribution is
-# exact and the only error is that of finitely many draws: *error* is the mean distance of as many
-# independent draws as are effective from the exact distribution. Relaxation takes some
+# Half of 160 chains start where the density is highest, half where it is lowest; R-hat shows whether
+# they still depend on the start. Steps are adjusted (``metropolis=True``), so that the distribution is
+# exact and the only error is that of finitely many draws: *error* is the mean distance from the exact
+# distribution of as many independent draws as the effective sample size. Relaxation takes some
 # 1 / v^(1 - a/2) steps.
 fig, axes = plt.subplots(2, 4, figsize=(11, 4.6), sharex=True, sharey=True, layout="constrained")
 found, n_chains = {}, 160
@@ -147,16 +148,17 @@ for name in shapes:
 # -----------------
 # *At power 0 chains keep the data's distribution*, 0.14 from uniform at every noise. *At a = 1 it
 # approaches the uniform one as the noise falls*: on the circle 0.031, 0.016, 0.008 and 0.003 from noise
-# scale 0.2 to 0.02; at a = 0.5 more slowly, 0.068 to 0.023. Chains are from these distributions by at
-# most one and a half times their own error, which is too large to distinguish what is below 0.015 from
-# uniform; the lines do. On the circle they agree with another quadrature, in :doc:`/evidence/langevin`.
+# scale 0.2 to 0.02; at a = 0.5 more slowly, 0.068 to 0.023. Chains differ from these distributions
+# by at most one and a half times their own error. That error is too large to detect a distance from
+# uniform below 0.015, which the exact lines show. On the circle they agree with another quadrature, in
+# :doc:`/evidence/langevin`.
 #
 # What is lost
 # ------------
-# *Sharpness*: rows are v^(1/2 - a/4) from the curve, at noise scale 0.1 0.10, 0.18, 0.32 and 0.57 for
-# the four powers. *Reach*: that has to be far below it. The ends of the ellipse have a radius of
-# curvature of 0.25, and at a = 1.5 the density is half as high again there as elsewhere: from a noise
-# scale of 0.1 down to 0.02 it is farther from uniform than at a = 1, though as v goes to zero it
-# becomes uniform. *Time*: relaxation takes some v^(a/2 - 1) steps, at power 0 a hundred at noise scale
-# 0.1 and 2500 at 0.02, where there are no chains for that reason. R-hat is 1.01 to 1.04, a little
+# *Sharpness*: rows are v^(1/2 - a/4) from the curve: 0.10, 0.18, 0.32 and 0.57 for the four powers at
+# noise scale 0.1. *Reach*: this distance has to be far below the reach. The ends of the ellipse have a
+# radius of curvature of 0.25, and at a = 1.5 the density is half as high again there as elsewhere: from
+# a noise scale of 0.1 down to 0.02 it is farther from uniform than at a = 1, though as v goes to zero
+# it becomes uniform. *Time*: relaxation takes some v^(a/2 - 1) steps, at power 0 a hundred at noise
+# scale 0.1 and 2500 at 0.02, where no chains were run for that reason. R-hat is 1.01 to 1.04, a little
 # above what chains need for two correct digits.

@@ -71,7 +71,7 @@ fig, axes = plt.subplots(1, 3, figsize=(11, 3.8), sharey=True, layout="constrain
 for ax, table in zip(axes, tables, strict=True):
     for name, curve in zip(names, losses[table][: len(ratios)].T, strict=True):
         (line,) = ax.plot(ratios, (curve - curve.min()) / (curve[0] - curve.min()), label=name)
-        size = 12 - 3 * names.index(name)  # rings, where choices are the same
+        size = 12 - 3 * names.index(name)  # so that equal choices are seen as rings
         ax.plot(ratios[np.argmin(curve)], 0, "o", color=line.get_color(), markersize=size)
     ax.set(title=table, xlabel="sigma / h", ylim=(-0.05, 1.5))
 axes[0].set_ylabel("loss: 0 at its least, 1 at sigma = 0")
@@ -81,8 +81,8 @@ axes[0].legend()
 # What they choose, and what that loses
 # -------------------------------------
 # *Time* is that of the loss, in units of the likelihood's. *Cost* is how much held-out log-likelihood
-# a choice loses against that of the likelihood, +- its paired standard error: where sigma is chosen
-# at the bandwidth 0.7 h, and where the bandwidth is chosen with it.
+# a choice loses against the choice of the likelihood, +- its paired standard error: first where only
+# sigma is chosen, at bandwidth 0.7 h, then where the bandwidth is chosen too.
 print("                          |     sigma at 0.7 h     |     bandwidth and sigma")
 print("table          loss       time | sigma/h   cost         | both/h      cost")
 for table, curves in losses.items():
@@ -166,8 +166,9 @@ print(f"rows of the truth: {mass @ off:.4f}")
 # %%
 # From the score back to log p
 # ----------------------------
-# A score that is a gradient has lost a constant only: its integral along any path is a difference of
-# log-densities, here by 300 Gauss-Legendre nodes along two paths from one row to another.
+# A score that is a gradient determines the log-density up to a constant: its integral along any path is
+# a difference of log-densities, here by 300 Gauss-Legendre nodes along two paths from one row to
+# another.
 start, end = tables["circle"][0][:2]
 t, t_weights = np.polynomial.legendre.leggauss(300)
 direct = model.energy([start])[0] - model.energy([end])[0]
@@ -184,9 +185,9 @@ for name, stops in (("straight", (start, end)), ("through the centre", (start, [
 # Hessian and modes
 # -----------------
 # ``find_modes`` follows the score uphill from each row, then Newton's method on the model's own
-# density. Eigenvalues are those of the Hessian in bandwidths: -1 is a row that stands alone, and near 0
-# the density hardly changes. The kernel density estimate is a chain of peaks, the smoothed one a ridge:
-# fewer modes, and along the circle flatter ones.
+# density. Eigenvalues are those of the Hessian in bandwidths: -1 belongs to a row far from all others,
+# and near 0 the density hardly changes. The kernel density estimate is a chain of peaks, the smoothed
+# one a ridge: fewer modes, and along the circle flatter ones.
 for name, density in (("KDE", models["circle"][0]), (f"{ratios[every_second][k]} h", model)):
     modes = find_modes(density)
     across, along = modes.eigenvalues.mean(axis=0)
@@ -195,10 +196,11 @@ for name, density in (("KDE", models["circle"][0]), (f"{ratios[every_second][k]}
 # %%
 # Contrastive divergence beside score matching
 # --------------------------------------------
-# An energy with parameters, ``E = (|x| - r)^2 / 2 s^2``, whose constant Z(r, s) is taken for unknown.
-# The gradient of its log-likelihood is that of E under the model less that under the rows. Contrastive
-# divergence (Hinton 2002) replaces draws from the model by rows moved by a few Langevin steps. Score
-# matching needs neither draws nor Z: ``div s + |s|^2 / 2`` is minimised over the rows.
+# An energy with parameters, ``E = (|x| - r)^2 / 2 s^2``, whose constant Z(r, s) is treated as
+# unknown. The gradient of its log-likelihood is the mean gradient of E under the model minus the mean
+# over the rows. Contrastive divergence (Hinton 2002) replaces draws from the model by rows moved by a
+# few Langevin steps. Score matching needs neither draws nor Z: ``div s + |s|^2 / 2`` is minimised over
+# the rows.
 rows = truth.sample(1000, random_state=3)
 radius = np.linalg.norm(rows, axis=1)
 
@@ -230,8 +232,8 @@ print(f"contrastive divergence {r:.4f}  {np.exp(log_s):.4f}")
 # %%
 # What is noisy, and what the losses cannot do
 # --------------------------------------------
-# One split of each table: a step of sigma is within the error of most rows above. The bandwidth can
-# lose more. Hyvarinen's loss weighs errors at the finest scale and chooses wider ones than the
+# One split of each table: a step of sigma is within the error of most rows above. A wrong bandwidth
+# can lose more. Hyvarinen's loss weighs errors at the finest scale and chooses wider ones than the
 # likelihood does, which on wine loses much; a little noise repairs that. :doc:`/evidence/criteria` has
 # means over seven tables: 0.27 nats are lost by Hyvarinen's loss, 0.24 by denoising, 0.12 by the noised
 # one, and 0.08 by leave-one-out likelihood, which is what to use where there is a likelihood. No

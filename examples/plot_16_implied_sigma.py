@@ -4,8 +4,8 @@ Which smoothed score is nearest to a network while it trains
 
 **The claim**: Farghly et al. (2025) smooth the score of the data by hand, as a model of what the
 inductive bias of a trained network does. If that is so, a network in training should be near some
-smoothed score, nearer than to the empirical one, and leave the family's larger sigmas for smaller
-ones as it memorises.
+smoothed score, nearer than to the empirical one, and the sigma of the nearest one should fall as it
+memorises.
 
 Twelve points of the unit circle, and small networks that are trained on them without early
 stopping. ``benchmarks/implied_sigma.py --full`` goes on for longer; its figures are in
@@ -17,8 +17,8 @@ stopping. ``benchmarks/implied_sigma.py --full`` goes on for longer; its figures
 # --------------------------
 # :func:`~skdiffsmooth.model_selection.implied_smoothing` compares them at noised training points of
 # ten noise levels: the distance is the mean over the levels of v E|s_network - s_sigma|^2 / 2, so that
-# each counts alike and a score of zero is 1 away from one that finds all of the noise. *Implied
-# sigma*, between those of the family, is where the distance is least.
+# all levels have equal weight, and a score of zero has distance 1 from one that predicts the noise
+# exactly. *Implied sigma*, interpolated between those of the family, has the least distance.
 import itertools
 import warnings
 
@@ -58,8 +58,8 @@ def denoising_loss(model, points):
 # Training in stages
 # ------------------
 # *Plain* is the default network, *waves* has cosines and sines of its inputs, which let it memorise
-# sooner; that one from three seeds. *Ratio* compares the distance at the implied sigma with that from
-# sigma = 0. Losses are those of denoising: on the points, and on the rest of the circle.
+# sooner; it is trained from three seeds. *Ratio* compares the distance at the implied sigma with that
+# from sigma = 0. Losses are those of denoising: on the points, and on the rest of the circle.
 held_out = shape.sample(997, spacing="even")
 
 
@@ -136,7 +136,7 @@ axes[0].legend(fontsize=8)
 # %%
 # Samples, early and late
 # -----------------------
-# Of the network with waves, above, and of the smoothed score at its implied sigma, below.
+# Above, samples of the network with waves; below, of the smoothed score at its implied sigma.
 fig, axes = plt.subplots(2, 3, figsize=(8.4, 5.8), sharex=True, sharey=True, layout="constrained")
 for column, stage in zip(axes.T, (30, 100, 800), strict=True):
     drawn, sigma = runs["waves, 0"][1][stage]
@@ -153,15 +153,15 @@ for column, stage in zip(axes.T, (30, 100, 800), strict=True):
 # -----------------
 # *The implied sigma falls as a network memorises*, from 0.17 to 0.06 and, for all three seeds, from
 # 0.16 or 0.17 to 0.05, and at no stage rises. *Before it memorises a network is near the family, and
-# far from the empirical score*: the plain one stays at 0.16 from 100 to 800 iterations, where its
-# distance from the family falls to a fifth of that from sigma = 0. *The network learns the geometry
-# before it memorises*: until then both losses fall together, and they diverge when sigma falls. With
-# waves that is after some sixty iterations.
+# far from the empirical score*: the implied sigma of the plain one stays at 0.16 from 100 to 800
+# iterations, where its distance from the family falls to a fifth of that from sigma = 0. *The network
+# learns the geometry before it memorises*: until then both losses fall together, and they diverge when
+# sigma falls. With waves that is after some sixty iterations.
 #
 # What this does not say
 # ----------------------
 # A network is near the family, not in it: a distance of 0.035 is left while sigma stays, and an early
 # network has some samples inside the circle, which no smoothed score has. At ten iterations sigma is
-# 0.16 too, but nothing is close yet. Once it has memorised, the ratio says little: at 0.7 it is nearly
-# as close to no smoothing as to a little. One data set, and two architectures of a few thousand
-# weights.
+# 0.16 too, but no smoothed score is close to the network yet. Once it has memorised, the ratio says
+# little: at 0.7 the network is nearly as close to no smoothing as to a little. The page has one data
+# set, and two architectures of a few thousand weights.

@@ -3,9 +3,9 @@ Polygons, and means of data points: the limits of isotropic smoothing
 =====================================================================
 
 **The claim**: smoothing that does not depend on a manifold interpolates *linearly*. Between two
-points the flow fills the chord (`Chen 2025 <https://arxiv.org/abs/2502.19499>`_); of a fixed set of M
-offsets, as the noise vanishes, it makes means of M data points (`Scarvelis et al. 2025
-<https://arxiv.org/abs/2310.12395>`_). So of a sparse circle it makes a polygon. Farghly et al.
+points the flow fills the chord (`Chen 2025 <https://arxiv.org/abs/2502.19499>`_); with a fixed set of M
+offsets, samples become means of M data points as the noise vanishes (`Scarvelis et al. 2025
+<https://arxiv.org/abs/2310.12395>`_). So samples of a sparse circle form a polygon. Farghly et al.
 (2025, Fig. 3) let the kernel follow the manifold instead.
 
 Eight points of the unit circle.

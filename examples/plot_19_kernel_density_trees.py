@@ -75,6 +75,6 @@ for name, k in (("exact densities", by_exact), ("tree", by_tree)):
 # %%
 # What is not wrong
 # -----------------
-# At bandwidths where many rows count the tree agrees to many digits: the last lines of the table.
-# Every kernel density estimate that this project compares with is a ``KDESampler``, whose tests
-# compare it with plain loops.
+# At bandwidths where many rows contribute the tree agrees to many digits: the last lines of the table.
+# Every kernel density estimate that this project compares with is a ``KDESampler``, whose tests compare
+# it with plain loops.

@@ -2,10 +2,9 @@
 Pictures of a model
 ===================
 
-**What you see here**: one picture for each thing that one looks at in a fitted density. Each display
-computes in ``from_estimator``, draws in ``plot``, and returns the numbers that it draws as a data
-frame by ``frame``, as scikit-learn's displays do. The data are Fisher's irises, with noise of one
-rounding unit.
+**What you see here**: the pictures with which to inspect a fitted density. Each display computes in
+``from_estimator``, draws in ``plot``, and returns the numbers that it draws as a data frame by
+``frame``, as scikit-learn's displays do. The data are Fisher's irises, with noise of one rounding unit.
 """
 
 # %%
@@ -40,8 +39,8 @@ print(curve.frame().sort_values("score", ascending=False).head(3).round(3))
 # %%
 # Is it better than others?
 # -------------------------
-# Differences of log-likelihoods of the same held-out rows, with two standard errors. They are
-# noisy here: there are 38 held-out rows.
+# The figure shows differences of log-likelihoods of the same held-out rows, with two standard errors.
+# They are noisy here: there are 38 held-out rows.
 models = {
     "KDE": KDESampler().fit(train),
     "mixture": GaussianMixture(3, random_state=0).fit(train),

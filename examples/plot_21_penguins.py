@@ -10,8 +10,8 @@ archipelago: three categories, four measures, a year, and nineteen missing cells
 # %%
 # From a frame to a density
 # -------------------------
-# ``fit`` takes the frame as it is. ``columns_`` says what each column was taken for: detected once,
-# here, and never again. Declare what it gets wrong, ``TableDensity({"year": Categorical()})``.
+# ``fit`` takes the frame as it is. ``columns_`` shows the kind of each column, which is detected once,
+# in ``fit``. Declare kinds that are detected wrongly, as in ``TableDensity({"year": Categorical()})``.
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
@@ -28,7 +28,7 @@ print(model.columns_)
 
 # %%
 # Log-densities are in nats: the categories and the cells of rounded measures have probabilities.
-# Columns that are independent, each with its own density, are the floor to compare with.
+# The baseline is a model in which all columns are independent, each with its own density.
 joint, alone = model.score_samples(test), 0.0
 for name, kind in model.columns_.kinds.items():
     column = TableDensity({name: kind}).fit(train[[name]].dropna())
@@ -71,7 +71,8 @@ axis.set(xlabel="bill length, mm", ylabel="bill depth, mm")
 axis.legend()
 
 # %%
-# How much does a column say about the species? In nats; log 3 = 1.1 is everything.
+# The mutual information of each column and the species, in nats; at log 3 = 1.1 the column would
+# determine the species.
 for name in ("island", "bill_length_mm", "body_mass_g", "sex"):
     value, error = mutual_information(model, "species", name, error=0.05, random_state=0)
     print(f"{name:15s} {value:.2f} ± {error:.2f}")
@@ -79,10 +80,10 @@ for name in ("island", "bill_length_mm", "body_mass_g", "sex"):
 # %%
 # Missing cells
 # -------------
-# A fifth of the cells of fifty held-out penguins is hidden and drawn back, twenty times: all missing
-# cells of a row together, given the others. The mean of the draws is compared with the mean of the
-# column, and the intervals that hold nine tenths of the draws should hold nine tenths of the hidden
-# values. ``DensityImputer`` does the same as a transformer of scikit-learn.
+# A fifth of the cells of fifty held-out penguins is hidden and drawn twenty times: all missing cells of
+# a row together, given the others. The mean of the draws is compared with the mean of the column, and
+# the intervals that hold nine tenths of the draws should hold nine tenths of the hidden values.
+# ``DensityImputer`` does the same as a transformer of scikit-learn.
 measures = ["bill_length_mm", "bill_depth_mm", "flipper_length_mm", "body_mass_g"]
 whole = test.iloc[:50]
 hidden = np.random.RandomState(1).uniform(size=whole.shape) < 0.2
@@ -106,7 +107,7 @@ for name in ("species", "sex"):
     print(f"{name:18s} {rows.sum()} cells: {right:.2f} of the draws are right")
 
 # %%
-# Where the draws of one penguin with an unknown mass lie, and its mass (line).
+# The draws for one penguin whose mass was hidden, and its true mass (line).
 row = test.iloc[[0]]
 masses = model.sample(500, random_state=0, given=row.drop(columns="body_mass_g").iloc[0].to_dict())
 _, axis = plt.subplots(figsize=(6, 3))
@@ -119,6 +120,6 @@ axis.set(xlabel="body mass, g", ylabel="density")
 axis.legend()
 
 # %%
-# **What it cannot do.** The draws are of this table's penguins: cells are taken to be missing at
-# random. With some twenty hidden cells of a column the share in intervals has a standard error of
-# 0.07.
+# **What it cannot do.** The draws describe this table's penguins only, and cells are assumed to be
+# missing at random. With some twenty hidden cells of a column the share in intervals has a standard
+# error of 0.07.

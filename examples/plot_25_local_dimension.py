@@ -55,7 +55,8 @@ print(f"noise {result.noise_variance**0.5:.4f}, variance {result.noise_variance:
 # %%
 # Which rows are on what
 # ----------------------
-# A line and a disk: each row has a value of its own, which is noisy but tells them apart on average.
+# A line and a disk: each row has a value of its own, which is noisy but distinguishes the line from the
+# disk on average.
 line = np.column_stack([rng.uniform(1, 4, size=600), *np.zeros((2, 600))])
 disk = np.column_stack([rng.normal(size=(600, 2)) * 0.4 - [1, 0], np.zeros(600)])
 rows = np.concatenate([line, disk]) + 0.01 * rng.normal(size=(1200, 3))
@@ -71,8 +72,8 @@ print(f"mean over the line {means[0]:.2f}, over the disk {means[1]:.2f}")
 # What it cannot do
 # -----------------
 # Groups of rows look like noise around fewer dimensions. A few hundred rows cannot fill ten dimensions,
-# so that the result depends on the model of the curve. Rows in a cube, whose borders have fewer
-# neighbours, look flatter than they are.
+# so that the result depends on the model of the curve. For rows in a cube the dimension is too low,
+# since rows at its borders have fewer neighbours.
 for name, X in {
     "a cloud of 10 dimensions, 300 rows": rng.normal(size=(300, 10)),
     "a cube of 5 dimensions, 2000 rows": rng.uniform(size=(2000, 5)),

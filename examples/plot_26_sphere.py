@@ -67,8 +67,8 @@ for ax in fig.axes:
 # %%
 # The number that decides
 # -----------------------
-# Von Mises-Fisher kernels of the concentration with the highest leave-one-out likelihood, on the same
-# rows, with the paired standard error.
+# The gain in nats a row over von Mises-Fisher kernels, whose concentration has the highest leave-one-out
+# likelihood, on the same rows, with the paired standard error.
 
 
 def fisher(cosine, k):
@@ -109,8 +109,8 @@ print(f"mass: {mass:.5f}; largest change of a log-density by a rotation of all r
 # %%
 # Rotations
 # ---------
-# ``space="rotations"`` takes quaternions or rotation matrices. Bodies that turn about one axis, which
-# itself wobbles: smoothing along the rotations recovers the turning.
+# ``space="rotations"`` takes quaternions or rotation matrices. In this example bodies turn about one
+# axis, which itself wobbles; smoothing along the rotations recovers the turning.
 
 
 def turning(n, seed):
@@ -133,6 +133,6 @@ print(
 # %%
 # What is noisy, and what it cannot do
 # ------------------------------------
-# One split of two made-up sets. Four sets of real places and motions are in :doc:`/evidence/periodic`.
-# There are no conditionals. Places together with other columns are columns of longitude, with its
-# period, of the sine of the latitude, and of these: :doc:`/guide/periodic`.
+# The page uses one split of two made-up sets. Four sets of real places and motions are in
+# :doc:`/evidence/periodic`. There are no conditionals. For places together with other columns, use
+# columns of the longitude, with its period, and of the sine of the latitude: :doc:`/guide/periodic`.

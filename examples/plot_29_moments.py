@@ -2,7 +2,7 @@
 Mean and covariance after smoothing
 ===================================
 
-**Claim**: smoothing takes variance from the model, as the bandwidth adds some. An affine map gives
+**Claim**: smoothing removes variance from the model, and the bandwidth adds some. An affine map gives
 samples the mean and covariance of the training rows, and the density stays exact. It is a recipe here
 and no parameter, because it does not make held-out rows likelier.
 """
@@ -10,9 +10,9 @@ and no parameter, because it does not make held-out rows likelier.
 # %%
 # What smoothing takes
 # --------------------
-# The trace of the covariance of a kernel density estimate (sigma = 0) is that of the rows and that of
-# the kernel. Smoothing takes variance away; at one to two bandwidths, which default parameters choose,
-# both nearly cancel.
+# The trace of the covariance of a kernel density estimate (sigma = 0) is the sum of those of the rows
+# and of the kernel. Smoothing takes variance away; at one to two bandwidths, which default parameters
+# choose, both nearly cancel.
 import matplotlib.pyplot as plt
 import numpy as np
 from sklearn.frozen import FrozenEstimator
@@ -33,7 +33,7 @@ def trace(rows):
 
 
 def smoothed(ratio):
-    """Return the model with sigma a number of bandwidths."""
+    """Return the model whose sigma is `ratio` bandwidths."""
     parameters = {"metric": "euclidean", "background": 0.0, "n_nodes": 32, "n_steps": 24}
     return SmoothedScoreDiffusion(bandwidth, ratio * bandwidth, **parameters).fit(X)
 
@@ -76,7 +76,7 @@ print(f"mass of the mapped density on a grid: {mass:.3f}")
 # %%
 # What it is worth
 # ----------------
-# Held-out rows decide whether the model is better. Here they do not prefer the map, and so it is on
+# Held-out rows decide whether the model is better. Here they do not prefer the map, nor do those of
 # twenty tables (``benchmarks/moments.py``): it changes widths that were chosen by likelihood.
 ratios = [0.0, 1.0, 2.0, 3.0, 4.0]
 models = [smoothed(ratio) for ratio in ratios]
@@ -97,5 +97,6 @@ plt.show()
 # %%
 # What it cannot do
 # -----------------
-# The covariance is that of all rows: where groups are narrow, each is widened as much as their
-# distances. Maps that mix columns have no `given` and `columns` in ``TransformedDensity``.
+# The covariance is that of all rows: if they form narrow groups, each group is widened by the same
+# factor as the distances between them. Maps that mix columns do not support `given` and `columns` in
+# ``TransformedDensity``.

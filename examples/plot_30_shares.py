@@ -4,16 +4,16 @@ Shares that sum to one
 
 **What you see here**: what to do with columns that determine one another. The costs of 158 American
 producers of electricity in 1970 (Christensen and Greene 1976) are split into labour, capital and fuel;
-two of these shares give the third. Columns that are free take their place, and drawn shares are
+two of these shares give the third. The page replaces them by two free columns; drawn shares are then
 positive and sum to one.
 """
 
 # %%
 # Why three shares are not three columns
 # --------------------------------------
-# Rows lie on the plane on which the shares sum to one. A density of three columns has a thickness there,
-# so that drawn shares miss the sum, and ``fit`` warns of it. (The four rows in which the table itself
-# misses it, by up to 0.2, are mistakes, and left out.)
+# Rows lie on the plane on which the shares sum to one. A density of three columns gives this plane a
+# thickness, so that drawn shares miss the sum, and ``fit`` warns of it. (The four rows in which the
+# table itself misses it, by up to 0.2, are mistakes and are left out.)
 import warnings
 
 import matplotlib.pyplot as plt
@@ -103,10 +103,10 @@ plt.colorbar(points, ax=axes, label="log10 of the output", shrink=0.8)
 # %%
 # Log-densities of the shares
 # ---------------------------
-# A density of the free columns becomes one of two shares, per unit of both, by the slope of the map: the
-# share of capital changes by 1 - labor where its part of the rest changes by one. Beside it two usual
-# distributions of shares, both given nothing else: a Gaussian of log-ratios (Aitchison 1982), and one
-# Gaussian of two shares, which has mass outside of the triangle.
+# A density of the free columns is converted to one of two shares, per unit of both, by the derivative
+# of the map: the share of capital changes by 1 - labor where its part of the rest changes by one.
+# Beside it are two usual distributions, both of the shares alone: a Gaussian of log-ratios
+# (Aitchison 1982), and one Gaussian of two shares, which has mass outside of the triangle.
 free = ["labor", "capital of rest"]
 log_shares = {
     "of the shares alone": model.score_samples(test, columns=free),
@@ -151,6 +151,6 @@ plt.tight_layout()
 
 # %%
 # **What it cannot do.** It cannot choose the free columns: others (capital first, or log-ratios) give
-# another density, as units do that are not proportional. A share of exactly zero, which no producer has
-# here, would be an atom of its free column. And 104 rows to train on are few: differences of a tenth
-# of a nat are within the errors.
+# another density, as any nonlinear change of a column does. A share of exactly zero, which no producer
+# has here, would be an atom of its free column. And 104 rows to train on are few: differences of a
+# tenth of a nat are within the errors.

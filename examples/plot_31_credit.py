@@ -4,8 +4,8 @@ Applications for credit
 
 **What you see here**: a table of applications as a bank has it, with categories, counts, amounts with
 zeros and missing incomes, of which 28 % went bad (``credit_data`` of modeldata). One density of whole
-rows draws applications, says how probable a bad one is whatever is missing, and which column makes an
-application unusual.
+rows draws applications, gives the probability that one goes bad, whatever cells are missing, and shows
+which column makes an application unusual.
 """
 
 # %%
@@ -71,10 +71,10 @@ axes[0].legend()
 # %%
 # The probability of a bad application
 # ------------------------------------
-# By the density of ``Status`` given all other columns, also where the income is missing, beside a
-# classifier that was made for this. The density has been fitted to all columns at once, and predicts
-# any of them from any others. (It warns of applications whose combination of categories no training row
-# has.)
+# It follows from the density of ``Status`` given all other columns, also where the income is missing. A
+# classifier that is fitted to this task is shown beside it. The density has been fitted to all columns
+# at once, and predicts any of them from any others. (It warns of applications whose combination of
+# categories no training row has.)
 others = [name for name in columns if name != "Status"]
 is_bad = (test["Status"] == "bad").to_numpy()
 log_bad = model.score_samples(test.assign(Status="bad"), columns=["Status"], given=others)
@@ -108,7 +108,7 @@ axis.set(xlabel="predicted probability of bad", ylabel="share that went bad", as
 axis.legend()
 
 # %%
-# Probabilities of anything given anything, beside the shares of all rows.
+# Other conditional probabilities, beside the shares among all rows.
 beginner = {"Seniority": 0}
 for given, rows in (({}, table), (beginner, table[table["Seniority"] == 0])):
     value, error = probability(model, {"Status": "bad"}, given=given, error=0.01)

@@ -29,7 +29,7 @@ SHAPES = {
 
 
 def main(path):
-    """Draw."""
+    """Draw one panel for each shape, and save the figure at `path`."""
     figure = plt.figure(figsize=(15, 6.4), layout="constrained")
     for number, (name, (make, given)) in enumerate(SHAPES.items(), 1):
         is_curve = number <= 5
@@ -41,7 +41,7 @@ def main(path):
         n = 16 if centers == "circle" else 116
         X, shape = datasets.make_bump_images(n, centers=centers, return_shape=True)
         ax = figure.add_subplot(2, 5, number)
-        # One image, and where the bumps of all are: the centers of mass of their brightness.
+        # One image, and the centers of the bumps of all: the centers of mass of their brightness.
         ax.imshow(X[3].reshape(64, 64), extent=[-1, 1, -1, 1], origin="lower", cmap="Greys")
         weight = (X / X.sum(axis=1, keepdims=True)).reshape(n, 64, 64)
         axis = np.linspace(-1, 1, 64)

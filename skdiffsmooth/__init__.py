@@ -1,6 +1,6 @@
 """Score-smoothed diffusion: density estimation and sampling without training.
 
-Names are imported on first use (PEP 562), so that nobody waits for what is not used.
+Classes and submodules are imported on first use (PEP 562), so that importing the package is fast.
 """
 
 from importlib import import_module
@@ -70,7 +70,7 @@ def __getattr__(name: str) -> Any:
     if name in _MODULES:
         return import_module(f".{name}", __name__)
     if name in _HOMES:
-        # Kept, so that this is asked once a name.
+        # Stored as a global, so that later accesses do not call this function.
         value = globals()[name] = getattr(import_module(f".{_HOMES[name]}", __name__), name)
         return value
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

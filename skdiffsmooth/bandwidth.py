@@ -23,21 +23,22 @@ from ._utils.progress import counted, tracked
 from ._utils.rows import evenly
 from ._utils.warnings import warn_user
 
-# The leave-one-out likelihood takes time of order N^2. Beyond _LARGEST_EXACT rows, _HELD_OUT of them are
-# scored by the others, merged within a tolerance in nats. The standard error of the difference between
-# two bandwidths is then some thousandths of a nat.
+# The leave-one-out likelihood takes time of order N^2. With more than _LARGEST_EXACT rows, _HELD_OUT
+# rows are scored by the density of the others, of which close ones are merged (tolerance in nats).
+# The likelihoods of two bandwidths then differ with a standard error of some thousandths of a nat.
 _LARGEST_EXACT = 20_000
 _HELD_OUT = 4000
 _HELD_OUT_TOLERANCE = 0.05
-# The search begins with the likelihood of `_FEW` rows, whose distances from all points are kept. With
-# more rows it ends with parabolas through bandwidths `_STEP` apart in log h, `_MOST_STEPS` at most.
+# The search starts with the likelihood of `_FEW` rows, whose distances from all points are stored. With
+# more rows it then fits up to `_MOST_STEPS` parabolas through three bandwidths, `_STEP` apart in log h.
 _FEW = 256
 _STEP, _MOST_STEPS = 0.05, 4
-# Where bandwidths serve to compare others, which changes likelihoods by less than a ten-thousandth.
+# Relative precision of a bandwidth that is only used to compare models (`is_screening`). Such an error
+# changes their likelihoods by less than a ten-thousandth.
 _PRECISION_OF_SCREENING = 1e-2
-# Draws nearer to their row than this part of the distance of its nearest other row count as copies, as
-# in `metrics.memorization`; how many rows are compared, with how many at once, and of how many rows a
-# median says something. docs/evidence/trust.md has figures.
+# A draw is a near-copy of its row if it is closer to it than _COPIES times the distance between that row
+# and its nearest other row, as in `metrics.memorization`. At most _COMPARED rows are checked, against
+# _ROWS_AT_ONCE at a time; fewer rows than _FEWEST_COMPARED are not. Figures: docs/evidence/trust.md.
 _COPIES, _COMPARED, _ROWS_AT_ONCE, _FEWEST_COMPARED = 1 / 3, 64, 4096, 10
 # Approximate number of likelihoods that a search computes, for reports of its progress.
 _EVALUATIONS = 24
@@ -59,7 +60,7 @@ __all__ = [
 
 
 class Queries(NamedTuple):
-    """Where left-out points are scored: queries, the point that each excludes, and their weights."""
+    """Queries of a leave-one-out likelihood: each is scored by the density of all points but one."""
 
     x: np.ndarray
     """Queries (n_queries, r), in the coordinates of the points."""
@@ -74,7 +75,7 @@ class Queries(NamedTuple):
         return cls(points, np.arange(len(points)), weights)
 
     def evenly(self, most: int) -> Queries:
-        """Return at most `most` of the queries, evenly by their distance from the origin."""
+        """Return at most `most` queries, evenly spaced in the order of distance from the origin."""
         if len(self.x) <= most:
             return self
         order = np.argsort(np.sum(self.x**2, axis=1), kind="stable")
@@ -111,7 +112,7 @@ def _rule_of_thumb(points: np.ndarray, weights: np.ndarray, constant: float) -> 
     # Divided by 1 - sum w^2 the weighted variance is unbiased; N - 1 for equal weights.
     unbiased = weights @ weight_of_others(weights)
     data_std = np.sqrt(weights @ (points - center) ** 2 / unbiased)
-    # The mean of a constant is rounded, so that its deviations are not exactly zero.
+    # The mean of a constant column is rounded, so that deviations from it are not exactly zero.
     varies = has_extent(points) & (data_std > 0)
     if not np.all(varies):
         constant_columns = np.flatnonzero(~varies).tolist()
@@ -203,10 +204,10 @@ def _check_several(points: np.ndarray) -> None:
 def nearest_distances(points: np.ndarray, periods: np.ndarray | None = None) -> np.ndarray:
     """Return the distances (n_points,) of distinct points (n_points, d) from the nearest other points.
 
-    Coordinates may have periods (d,), 0 where one has none. A single point raises ValueError.
+    `periods` (d,) has the period of each coordinate, 0 for none. A single point raises ValueError.
     """
     _check_several(points)
-    # A tree computes coordinate differences; in products of coordinates small distances are rounding.
+    # A tree uses coordinate differences; from products of coordinates, small distances are rounding.
     return _nearest_two(points, points, periods)[0][:, 1]
 
 
@@ -217,13 +218,14 @@ def warn_of_copies(
     weights: np.ndarray,
     periods: np.ndarray | None = None,
 ) -> None:
-    """Warn if draws at a distance from their training rows are near-copies of most of them.
+    """Warn if draws are so close to their training rows that most of them are near-copies.
 
-    Points (n_points, d) are distinct; `scales` names the parameters. A bandwidth of highest
-    leave-one-out likelihood is never that narrow: times sqrt(d) it is at least the root mean square of
-    the distances of points from their nearest others (`stationary_bracket`).
+    `distance` is the distance of a typical draw from its row, points (n_points, d) are distinct, and
+    `scales` names the parameters in the message. The bandwidth of highest leave-one-out likelihood is
+    never that small: times sqrt(d) it is at least the root mean square distance of points from their
+    nearest other points (`stationary_bracket`).
     """
-    # Rows of more than the least weight stand for several equal ones, which draws cannot tell of.
+    # Rows of higher weight mostly represent several equal rows; draws near these are no sign of copying.
     if len(points) < _FEWEST_COMPARED or np.median(weights) > 1.5 * weights.min():
         return
     taken = evenly(len(points), _COMPARED)
@@ -235,12 +237,12 @@ def warn_of_copies(
         distances[taken[:, None] == others] = np.inf
         np.minimum(squares, distances.min(axis=1), out=squares)
         nearest = float(np.sqrt(np.median(squares)))
-        # Among more rows the nearest are not further away.
+        # More rows can only lower the nearest distances, so there is nothing to warn of.
         if distance >= _COPIES * nearest:
             return
     warn_user(
-        f"{scales}: draws lie at about {distance / nearest:.1g} of the distance between a training row "
-        f"and its nearest other row (median of {len(taken)} rows), so that most draws are near-copies "
+        f"{scales}: draws are at about {distance / nearest:.1g} of the distance of a training row from "
+        f"its nearest other row (median of {len(taken)} rows), so that most draws are near-copies "
         "of training rows, and other rows have a low density. Leave the scales at their defaults, or "
         f"multiply them by {nearest / distance:.1g} or more."
     )
@@ -261,7 +263,7 @@ def _nearest_two(
     """Return the distances (n, 2) of queries x (n, d) from the two nearest points, and their indices."""
     if periods is None:
         return cKDTree(points).query(x, k=2)
-    # The tree takes points from zero to the period.
+    # A periodic tree requires coordinates between zero and the period.
     points, x = reduced(points, periods), reduced(x, periods)
     return cKDTree(points, boxsize=periods).query(x, k=2)
 
@@ -272,17 +274,17 @@ def stationary_bracket(
     queries: Queries | None = None,
     periods: np.ndarray | None = None,
 ) -> tuple[float, float]:
-    """Return bounds on the stationary points of the Gaussian leave-one-out likelihood.
+    """Return bounds on the bandwidths h at which the Gaussian leave-one-out likelihood is stationary.
 
     At a stationary point h^2 d is the mean squared distance to the other points under the posterior
-    weights. These favour near points, so it lies between the mean squared distance to the *nearest*
+    weights. These favour near points, so h^2 d is between the mean squared distance to the *nearest*
     other point and the mean squared distance to *all* others. Points (n_points, d) are distinct, weights
     sum to one; a single point raises ValueError. The likelihood is that of the points, or of `queries`.
 
-    With `periods` (d,), 0 where a coordinate has none, images at whole periods are points, too. Under
-    the kernel the mean squared distance to the images of a point is at most h^2 plus that to the nearest
-    one, so that h^2 has an upper bound where a coordinate has no period. Where all have one, the bound
-    is their longest period, from which on the kernel is uniform.
+    With `periods` (d,), 0 for a coordinate without one, each point is repeated at whole periods (its
+    images). Under the kernel the mean squared distance to the images of a point is at most h^2 plus the
+    squared distance to the nearest one, so h^2 is bounded if any coordinate has no period. If all have
+    one, the upper bound is the longest period: from there on the kernel is uniform.
     """
     _check_several(points)
     if queries is None:
@@ -290,7 +292,7 @@ def stationary_bracket(
     if periods is not None:
         return _stationary_bracket_of_periods(points, weights, queries, periods)
     d, mean, exclude = points.shape[1], weights @ points, queries.exclude
-    # sum_j w_j |x_i - x_j|^2 = |x_i - mean|^2 + total variance, over the weight of the others.
+    # sum_j w_j |x_i - x_j|^2 = |x_i - mean|^2 + total variance; the mean is over the other points.
     to_all = np.sum((queries.x - mean) ** 2, axis=1) + weights @ np.sum(
         (points - mean) ** 2, axis=1
     )
@@ -316,7 +318,7 @@ def _stationary_bracket_of_periods(
     mean = weights @ linear
     to_all = np.sum((queries.x[:, is_linear] - mean) ** 2, axis=1)
     to_all += weights @ np.sum((linear - mean) ** 2, axis=1)
-    # Distances to the left-out point itself are counted, too: with its weight they raise the bound.
+    # Distances to the excluded point are included, which can only raise the bound.
     to_others = float(queries.weights @ (to_all / weight_of_others(weights)[queries.exclude]))
     to_others += float(np.sum(periods**2)) / 4
     return lower, math.sqrt(to_others / is_linear.sum())
@@ -327,9 +329,9 @@ def maximize_leave_one_out(
 ) -> float:
     """Return the bandwidth between two bounds at which a leave-one-out log-likelihood is highest.
 
-    The best of a grid of twelve bandwidths of equal ratio is refined by Brent's method to `precision`;
-    to 0.1 %, where the likelihood is flat to a millionth. `log_likelihood` is a mean in nats and may be
-    -inf.
+    The best of twelve bandwidths, equally spaced in log h, is refined by Brent's method to a relative
+    `precision`; by default 0.1 %, within which the likelihood is constant to a millionth.
+    `log_likelihood` is a mean in nats and may be -inf.
     """
     if upper <= 1.001 * lower:
         return lower
@@ -370,17 +372,16 @@ def gaussian_leave_one_out(
 
     Points (n_points, r) are distinct, centred and in coordinates of their affine hull; they coincide in
     `codimension` more dimensions. Weights sum to one, and `memory_limit` is in MiB. With more than 256
-    points the search begins with the likelihood of 256, taken evenly by their distance from the origin,
-    under all others, `near` that of similar rows if it is known. It ends with that of all points, or
-    with `is_screening` there. Exact up to 20 000
-    points. Beyond, the likelihood is that of 4000 points, taken evenly, under the others, which are
-    merged where that more than halves them. A single point raises ValueError. Left-out points are scored
-    where they are, or at `queries` of theirs; then two points may coincide. Coordinates may have
-    `periods` (r,), 0 where one has none.
+    points the search starts with the likelihood of 256 of them, evenly spaced in the order of distance
+    from the origin, and near the bandwidth `near`, if given. Then, unless `is_screening`, it continues
+    with the likelihood of all points. This is exact up to 20 000 points; with more, it is that of 4000
+    points, evenly spaced in their order, under the others, which are merged where at most half remain.
+    `queries`, if given, are scored instead of the points, two of which may then be equal. `periods` (r,)
+    has the period of each coordinate, 0 for none. A single point raises ValueError.
     """
     lower, upper = stationary_bracket(points, weights, queries, periods)
     scored = Queries.at_points(points, weights) if queries is None else queries
-    # The bracket is for r dimensions; in others all distances are zero, which lowers both bounds.
+    # The bounds are for r dimensions; in the others all distances are zero, which lowers both bounds.
     shrink = np.sqrt(points.shape[1] / (points.shape[1] + codimension))
     lower, upper = lower * shrink, upper * shrink
 
@@ -421,7 +422,7 @@ def gaussian_leave_one_out(
 def maximize_near(log_likelihood: LogLikelihood, h: float, lower: float, upper: float) -> float:
     """Return the bandwidth near h at which a smooth log-likelihood is highest, to about 0.1 %.
 
-    Where no maximum is near, it is searched for between the bounds.
+    If there is no maximum near h, the whole interval from `lower` to `upper` is searched.
     """
     for _ in tracked(range(_MOST_STEPS)):
         below, at, above = (
@@ -440,7 +441,7 @@ def maximize_near(log_likelihood: LogLikelihood, h: float, lower: float, upper: 
 def _log_likelihood_by_distances(
     points: np.ndarray, weights: np.ndarray, queries: Queries, periods: np.ndarray | None
 ) -> LogLikelihood:
-    """Return the mean log-density of queries under the others, from distances that are kept."""
+    """Return the leave-one-out log-likelihood of queries by bandwidth, from stored distances."""
     periods = np.zeros(points.shape[1]) if periods is None else periods
     is_linear = periods == 0
     squares = cdist(queries.x[:, is_linear], points[:, is_linear], "sqeuclidean")
@@ -453,7 +454,7 @@ def _log_likelihood_by_distances(
         period = float(periods[column])
         differences = queries.x[:, column, None] - points[:, column]
         on_circles.append((wrapped(differences, period), period))
-    # The weight of the others is the same at all bandwidths.
+    # The weight of the other points does not depend on the bandwidth.
     others = float(queries.weights @ np.log(weight_of_others(weights)[queries.exclude]))
     terms, distance = np.empty_like(squares), float(queries.weights @ nearest)
 
@@ -480,7 +481,7 @@ def _leave_one_out_log_likelihood(
     memory_limit: float,
     periods: np.ndarray | None = None,
 ) -> Callable[[Queries], LogLikelihood]:
-    """Return the mean log-density under the others, as a function of queries and bandwidth."""
+    """Return a function that maps queries to their leave-one-out log-likelihood by bandwidth."""
     posterior = make_posterior(points, weights, periods, backend, memory_limit=memory_limit)
 
     def of(queries: Queries) -> LogLikelihood:
@@ -492,7 +493,7 @@ def _leave_one_out_log_likelihood(
 
 
 def _held_out(n_points: int) -> np.ndarray:
-    """Return the indices of every k-th point."""
+    """Return the indices of the held-out points, evenly spaced in the order of all points."""
     return np.linspace(0, n_points - 1, _HELD_OUT).astype(np.intp)
 
 
@@ -504,7 +505,10 @@ def _held_out_log_likelihood(
     memory_limit: float,
     periods: np.ndarray | None,
 ) -> Callable[[Queries], LogLikelihood]:
-    """Return a function of queries: their log-likelihood given all but every k-th point, merged."""
+    """Return a function that maps queries to their log-likelihood under all points not held out.
+
+    `finest` is the smallest bandwidth at which close points are merged.
+    """
     others = np.ones(len(points), dtype=bool)
     others[_held_out(len(points))] = False
     other_weights = weights[others] / weights[others].sum()

@@ -25,18 +25,17 @@ from .manifolds._neighbors import NearestPoints
 
 __all__ = ["ManifoldParzen", "base_components", "resolve_base"]
 
-# The number of neighbours that was best on most tables of docs/evidence/bases.md, with all directions.
+# The best number of neighbours on most tables of docs/evidence/bases.md, with n_components=None.
 _NEIGHBORS = 20
 _MEMORY_LIMIT = 1024.0  # MiB; estimators pass their own
 
-# Most rows that are scored by the others; the standard error is then some hundredths of a nat.
-# The search for the highest likelihood begins with that of fewer rows.
+# The leave-one-out likelihood is that of at most _MOST_SCORED rows, with a standard error of some
+# hundredths of a nat. The search for its maximum starts with _FEW rows.
 _MOST_SCORED, _FEW = 2000, 256
-# The bandwidth of windows is smaller than that of a KDE: the search for it starts at this factor of the
-# lower bound for a KDE.
+# The bandwidth of windows is smaller than that of a KDE, whose lower bound is multiplied by this.
 _LOWEST_BANDWIDTH = 0.02
 
-# Distances that differ by less, relative to them, are equal up to rounding.
+# Relative differences of distances below this are rounding errors.
 _TIE = 1e-9
 
 _Weighted = list[tuple[float, Any]]
@@ -45,23 +44,24 @@ _Weighted = list[tuple[float, Any]]
 class ManifoldParzen(BaseEstimator):
     """Manifold Parzen windows: a Gaussian at each row, with a covariance from its neighbours.
 
-    The window of a row x_i is N(x_i, scale * C_i + bandwidth^2 I), where C_i has the leading principal
-    components of the offsets x_j - x_i to its nearest rows, and the bandwidth is the estimator's.
+    The window of a row x_i is N(x_i, scale * C_i + bandwidth^2 I). C_i is the second moment of the
+    offsets x_j - x_i to its nearest rows, restricted to its leading principal directions, and the
+    bandwidth is that of the estimator.
 
     Parameters
     ----------
     n_neighbors : int, default=20
         Neighbours of a row that its covariance is computed from; less than the number of distinct rows.
     n_components : int or None, default=None
-        Number of directions in which a window is wider than the bandwidth, the widest ones. None keeps
-        all that the neighbours span.
+        Number of principal directions of C_i, those of largest variance. None keeps all that the
+        neighbours span.
     scale : float, default=1.0
-        Factor on the covariances, without unit; with 0 the base is the plain rows.
+        Factor on C_i, without unit; with 0 the base is the training rows.
 
     Notes
     -----
-    Costs a search of neighbours and N small singular value decompositions. A window of k directions
-    in r dimensions takes memory of the order of r k.
+    The cost is a search of neighbours and N small singular value decompositions. A window of k
+    directions in r dimensions takes memory of the order of r k.
 
     References
     ----------
@@ -94,8 +94,8 @@ class ManifoldParzen(BaseEstimator):
         """Return the Gaussian windows without their isotropic part; estimators call this.
 
         Points (n_points, d) are distinct, weights (n_points,) sum to one, and temporaries take
-        `memory_limit` MiB. Raises TypeError or ValueError if a parameter is out of range, or there
-        are no more rows than neighbours.
+        `memory_limit` MiB. Raises TypeError or ValueError if a parameter is out of range, or if there
+        are not more rows than neighbours.
         """
         near = self._neighbors(points, 1, memory_limit)
         axes, variances = self._windows(points, weights, near, memory_limit)
@@ -110,8 +110,8 @@ class ManifoldParzen(BaseEstimator):
     ) -> float:
         """Return the bandwidth of highest leave-one-out likelihood; estimators call this.
 
-        A row that is excluded is no neighbour either: the windows that it is a neighbour of are computed
-        without it. Otherwise the likelihood would be nats too high, and the bandwidth too small.
+        A row is scored without its own window, and by windows of other rows that are computed without it
+        as a neighbour. Otherwise the likelihood would be nats too high, and the bandwidth too small.
 
         Parameters
         ----------
@@ -122,7 +122,7 @@ class ManifoldParzen(BaseEstimator):
         codimension : int, default=0
             Number of further dimensions, in which all rows coincide.
         memory_limit : float, default=1024
-            Bound on temporaries, in MiB, beside ``n_neighbors * n_points * (n_components + 2)`` numbers.
+            Bound on temporaries, in MiB, except ``n_neighbors * n_points * (n_components + 2)`` numbers.
 
         Returns
         -------
@@ -136,9 +136,9 @@ class ManifoldParzen(BaseEstimator):
 
         Notes
         -----
-        Costs 2 N small singular value decompositions (N * n_neighbors with fewer components than the
-        neighbours span), some twenty sums of 256 rows over all others, and three to six of all rows. Of
-        more than 2000 rows, 2000 taken evenly are scored.
+        The cost is 2 N small singular value decompositions (N * n_neighbors with fewer components than
+        the neighbours span), some twenty likelihoods of 256 rows, and three to six of all rows. With
+        more than 2000 rows, 2000 evenly spaced ones are scored.
         """
         near = self._neighbors(points, 2, memory_limit)
         windows = self._windows(points, weights, near[:, :-1], memory_limit)
@@ -148,13 +148,13 @@ class ManifoldParzen(BaseEstimator):
 
         def log_likelihood_of(scored: np.ndarray) -> Callable[[float], float]:
             row_weights = weights[scored] / weights[scored].sum()
-            # Half is for the offsets of one part, the other half for those that are kept.
+            # Half of the memory is for the offsets of one part, the other half for stored offsets.
             parts = list(slices_within(len(scored), 64 * points.size, memory_limit / 2))
 
             def offsets(part: slice) -> _Offsets:
                 return _Offsets.of_all(points[scored[part]], points, *windows)
 
-            # Offsets depend on no bandwidth: they are kept where all fit into the memory limit.
+            # Offsets do not depend on the bandwidth: they are stored if all fit into that half.
             n_bytes = 8 * len(scored) * len(points) * (windows[1].shape[1] + 1)
             is_kept = n_bytes <= memory_limit / 2 * 2**20
             kept = [offsets(part) for part in parts] if is_kept else None
@@ -190,7 +190,7 @@ class ManifoldParzen(BaseEstimator):
     def _neighbors(self, points: np.ndarray, n_spare: int, memory_limit: float) -> np.ndarray:
         """Return the indices of the n_neighbors + n_spare - 1 nearest other rows of each row.
 
-        Rows that are equally near up to rounding, as on a lattice, are taken in their order.
+        Of rows that are equally near up to rounding, as on a lattice, those of lowest index are taken.
         """
         n_neighbors = check_integer("n_neighbors", self.n_neighbors)
         if n_neighbors + n_spare > len(points):
@@ -207,7 +207,7 @@ class ManifoldParzen(BaseEstimator):
             for part in slices_within(len(rows), 64 * n_candidates, memory_limit):
                 x = torch.from_numpy(points[rows[part]])
                 distances, indices = (t.numpy() for t in nearest.query(x, n_candidates))
-                # Ranks by distance, the same for equal ones; each row is the nearest to itself.
+                # Ranks by distance, equal for equal distances; the first column is the row itself.
                 is_farther = distances[:, 1:] > distances[:, :-1] * (1 + _TIE)
                 ranks = np.cumsum(is_farther, axis=1)
                 order = np.lexsort((indices[:, 1:], ranks))[:, : n - 1]
@@ -219,7 +219,7 @@ class ManifoldParzen(BaseEstimator):
     def _without_neighbors(
         self, points: np.ndarray, weights: np.ndarray, near: np.ndarray, memory_limit: float
     ) -> Callable[[float], np.ndarray]:
-        """Return a function of the bandwidth: log-densities (n - 1, N) of neighbours.
+        """Return a function that maps the bandwidth to log-densities (n - 1, N) of neighbours.
 
         Each is that of the neighbour under the window computed without it. `near` (N, n) are the
         neighbours; the last one takes the place of the one that is left out.
@@ -244,7 +244,7 @@ class ManifoldParzen(BaseEstimator):
     def _windows(
         self, points: np.ndarray, weights: np.ndarray, near: np.ndarray, memory_limit: float
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Return axes (N, d, k) and variances (N, k) of offsets to neighbours of indices (N, n)."""
+        """Return principal axes (N, d, k) and variances (N, k) of offsets to neighbours (N, n)."""
         scale = check_real("scale", self.scale, strict=False, hint="It multiplies covariances.")
         n_components = min(near.shape[1], points.shape[1])
         if self.n_components is not None:
@@ -263,7 +263,11 @@ class ManifoldParzen(BaseEstimator):
 
 
 class _Offsets(NamedTuple):
-    """Squared lengths of vectors, along the axes (..., N, k) of N windows and across them (..., N)."""
+    """Squared coordinates of vectors along the axes of N windows, and squared lengths across the axes.
+
+    `along` is (..., N, k), `across` (..., N), and `variances` (N, k) are those along the axes. There are
+    `n_across` dimensions across.
+    """
 
     along: np.ndarray
     across: np.ndarray
@@ -285,14 +289,14 @@ class _Offsets(NamedTuple):
         n, d, k = axes.shape
         along = (x @ axes.transpose(1, 0, 2).reshape(d, n * k)).reshape(len(x), n, k)
         along = (along - np.einsum("nd,ndk->nk", points, axes)) ** 2
-        # Without directions across, the difference is rounding, which a bandwidth would enlarge.
+        # If the axes span the space, the difference is rounding, which a small bandwidth would enlarge.
         across = np.zeros((len(x), n))
         if k < d:
             across = np.maximum(cdist(x, points, "sqeuclidean") - along.sum(axis=2), 0)
         return cls(along, across, variances, d - k)
 
     def log_density(self, h: float) -> np.ndarray:
-        """Return the log-density (..., N) of each offset in its window widened by h, in nats."""
+        """Return the log-density (..., N) of each offset in its window with variances plus h^2."""
         widened = self.variances + h**2
         squares = np.einsum("...nk,nk->...n", self.along, 1 / widened) + self.across / h**2
         volume = np.sum(np.log(widened), axis=1) / 2 + gaussian_log_normalizer(self.n_across, h**2)
@@ -300,12 +304,12 @@ class _Offsets(NamedTuple):
 
 
 class _Removed(NamedTuple):
-    """Offsets of neighbours of N windows, whose covariances C are computed anew without each of them.
+    """Offsets of the neighbours of N windows, and window covariances without one neighbour each.
 
-    Without a neighbour at offset o, of share w of the neighbours' weight, the covariance of a window is
-    (C - w o o^T) / (1 - w): its inverse and determinant follow from those of C by the formula of Sherman
-    and Morrison. Squares of offsets along the axes are `along` (n, N, k), `kept` (n, N) is 1 / (1 - w),
-    and `taken` (n, N) is w / (1 - w), times the scale of the windows.
+    Without a neighbour at offset o, with a fraction w of the neighbours' weight, a window of covariance
+    C has (C - w o o^T) / (1 - w): its inverse and determinant follow from those of C by the formula of
+    Sherman and Morrison. Squares of offsets along the axes are `along` (n, N, k), `kept` (n, N) is
+    1 / (1 - w), and `taken` (n, N) is w / (1 - w), times the scale of the windows.
     """
 
     along: np.ndarray
@@ -315,8 +319,8 @@ class _Removed(NamedTuple):
     dimension: int
 
     def log_density(self, h: float) -> np.ndarray:
-        """Return log-densities (n, N) of offsets in windows with covariances plus h^2, in nats."""
-        # With equal weights the covariance before the neighbour is taken away is the same for all.
+        """Return log-densities (n, N) of neighbours under windows without them, with h^2 added."""
+        # With equal weights the factor 1 / (1 - w) is the same for all neighbours.
         kept = self.kept[:1] if np.ptp(self.kept) == 0 else self.kept
         widened = kept[:, :, None] * self.variances + h**2
         squares = np.einsum(
@@ -331,7 +335,7 @@ class _Removed(NamedTuple):
 
 
 def resolve_base(base: Any) -> ManifoldParzen | _Weighted | None:
-    """Return the windows or the weighted mixtures of the parameter `base`, or None for plain rows.
+    """Return the windows or weighted mixtures of the parameter `base`, or None for the training rows.
 
     A wrong value raises TypeError or ValueError.
     """
@@ -376,12 +380,13 @@ def base_components(
     memory_limit: float,
     unit: float,
 ) -> GaussianComponents:
-    """Return the Gaussian components of a base in a unit of X, after fitting unfitted mixtures.
+    """Return the Gaussian components of a base; mixtures that are not fitted yet are fitted here.
 
-    Points (n_points, d) are the distinct rows, with weights that sum to one. `n_samples` is the number
-    of rows with repetitions, `is_weighted` is whether the user gave sample weights, and `seed` is for
-    mixtures without a `random_state`. Temporaries of windows keep within `memory_limit`, in MiB. Rows
-    with weights and a mixture to fit, or a mixture that was fitted to other columns, raise ValueError.
+    Points (n_points, d) are the distinct rows divided by `unit`, a length in units of X, and so are the
+    components. Weights sum to one, `n_samples` is the number of rows with repetitions, `is_weighted` is
+    whether the user gave sample weights, `seed` is for mixtures without a `random_state`, and
+    `memory_limit` bounds temporaries, in MiB. ValueError is raised if a mixture has to be fitted to
+    weighted rows, or was fitted to another number of columns.
     """
     if isinstance(base, ManifoldParzen):
         return base.components(points, weights, memory_limit)
@@ -398,8 +403,8 @@ def base_components(
             for mixture in mixtures:
                 if mixture.random_state is None:
                     mixture.set_params(random_state=seed)
-            # Equal rows are repeated. Their order, on which random starts depend, is neither that of X
-            # nor one of the columns.
+            # Equal rows are repeated. Random starts depend on the order of rows, so this one depends
+            # neither on the order of the rows of X nor on that of its columns.
             order = order_from_center(points)
             counts = np.rint(weights[order] * n_samples).astype(np.intp)
             rows = np.repeat(points[order], counts, axis=0)
@@ -424,7 +429,7 @@ def base_components(
 
 
 def _alike(base: _Weighted) -> list[_Weighted]:
-    """Return weighted mixtures in groups of neighbours that differ in their seeds only."""
+    """Return the weighted mixtures in groups: consecutive ones that differ in their seeds only."""
     groups: list[_Weighted] = []
     for pair in base:
         if groups and is_restart(pair[1], groups[-1][0][1]):
@@ -435,7 +440,7 @@ def _alike(base: _Weighted) -> list[_Weighted]:
 
 
 def _warn_of_lost_columns(covariances: np.ndarray) -> None:
-    """Warn where a column's variances are rounding errors of another column's, shape (K, d, d)."""
+    """Warn if one of the covariances (K, d, d) has a variance below the rounding error of another."""
     variances = np.diagonal(covariances, axis1=1, axis2=2)
     lost = variances < np.finfo(np.float64).eps * variances.max(axis=1, keepdims=True)
     if lost.any():
@@ -449,7 +454,7 @@ def _warn_of_lost_columns(covariances: np.ndarray) -> None:
 
 
 def _moments(mixture: Any, unit: float) -> tuple[np.ndarray, np.ndarray]:
-    """Return the means (K, d) and covariances (K, d, d) of a mixture, of any type, in a unit."""
+    """Return the means (K, d) and covariances (K, d, d) of a fitted mixture, in units of `unit`."""
     means, covariances = mixture.means_ / unit, mixture.covariances_ / unit / unit
     n_components, d = means.shape
     kind = mixture.covariance_type

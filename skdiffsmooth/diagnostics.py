@@ -9,8 +9,8 @@ B / N the variance of their means, the variance is estimated by V = (N - 1) / N 
 where the P_k, positive and decreasing for a reversible chain, are summed while they are positive, each
 replaced by the least so far (Geyer 1992, the initial monotone sequence; Vehtari et al. 2021, sec. 3-4).
 
-A chain that stands still has no autocorrelation of its own. In the ESS it counts as one draw that is
-repeated: its variance and its autocovariances at all lags are the mean variance of the other chains.
+A chain that does not move has no autocorrelation of its own. The ESS treats it as one repeated draw: its
+variance and its autocovariances at all lags are set to the mean variance of the other chains.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ from ._utils.validation import check_real_array
 __all__ = ["bulk_ess", "split_r_hat"]
 
 _MIN_DRAWS = 4
-# A chain stands still if its range is below this fraction of the largest interquartile range of a chain.
+# A chain does not move if its range is below this fraction of the largest interquartile range of any.
 _STILL = 1e-2
 
 
 def split_r_hat(draws: Any) -> np.ndarray:
     """Return the rank-normalised split R-hat of each column.
 
-    The larger of two values: for the normal scores of the draws, which detects chains with different
-    means, and for the normal scores of their distances from the median, which detects chains with
-    different variances. Each chain is cut in two halves, so that a drift is detected as well.
+    It is the larger of two values: that of the normal scores of the draws, which detects chains with
+    different means, and that of the normal scores of their distances from the median, which detects
+    chains with different variances. Each chain is cut in two halves, so that a drift is detected too.
 
     Parameters
     ----------
@@ -56,7 +56,7 @@ def split_r_hat(draws: Any) -> np.ndarray:
 
     Notes
     -----
-    Costs a sort of each column, one column at a time.
+    The cost is a sort of each column; columns are processed one after another.
 
     References
     ----------
@@ -82,9 +82,9 @@ def split_r_hat(draws: Any) -> np.ndarray:
 def bulk_ess(draws: Any) -> np.ndarray:
     """Return the bulk effective sample size of each column.
 
-    So many independent draws would estimate the mean of the normal scores with the same variance. Normal
-    scores have finite moments for any distribution. Chains that disagree lower it, and so do chains that
-    stand still: with one such chain of four it is about 16, however many draws there are.
+    It is the number of independent draws that would estimate the mean of the normal scores with the same
+    variance. Normal scores have finite moments for any distribution. Chains that disagree lower it, and
+    so do chains that do not move: with one such chain of four it is about 16 for any number of draws.
 
     Parameters
     ----------
@@ -94,8 +94,8 @@ def bulk_ess(draws: Any) -> np.ndarray:
     Returns
     -------
     ndarray of shape (n_features,)
-        Between zero and ``n log10(n)``, n the number of all draws: more than n where draws alternate.
-        Vehtari et al. recommend 100 a chain before R-hat is used.
+        Between zero and ``n log10(n)``, with n the number of all draws; above n if successive draws are
+        negatively correlated. Vehtari et al. recommend 100 for each chain before R-hat is used.
 
     Raises
     ------
@@ -117,7 +117,7 @@ def bulk_ess(draws: Any) -> np.ndarray:
 
     Examples
     --------
-    A chain with correlation 0.5 from draw to draw has a third of its draws, (1 - 0.5) / (1 + 0.5).
+    Successive draws with correlation 0.5 reduce the size to (1 - 0.5) / (1 + 0.5) = 1/3 of the draws.
 
     >>> import numpy as np
     >>> from scipy.signal import lfilter
@@ -156,7 +156,7 @@ def _checked(draws: Any) -> list[np.ndarray]:
 
 
 def _folded(column: np.ndarray) -> np.ndarray:
-    """Return twice the distances from the median, exactly equal for the two draws beside it."""
+    """Return twice the distances from the median, which are exactly equal for the two middle draws."""
     middle = np.sort(column, axis=None)[[(column.size - 1) // 2, column.size // 2]]
     return np.abs(column[..., None] - middle).sum(axis=-1)
 

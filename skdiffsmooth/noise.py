@@ -24,9 +24,9 @@ __all__ = [
     "enough_steps",
 ]
 
-# Steps for each unit of log(scale), and the fewest: for rows, for rows where divergences follow from
-# log-densities, whose nodes have smaller errors, and for a base; errors: docs/evidence/accuracy.md. The
-# components of a mixture have widths over the whole range.
+# Steps for each unit of log(noise scale), and the smallest number of steps: for training rows; for rows
+# with frames as nodes, which have smaller errors; and for a base, whose components have widths over the
+# whole range of noise scales. The errors are in docs/evidence/accuracy.md.
 _STEPS = 8, 32
 _STEPS_BY_FRAMES = 6, 16
 _STEPS_OVER_BASE = 16, 32
@@ -47,9 +47,10 @@ class Step(NamedTuple):
 def enough_steps(
     bandwidth: float, terminal_scale: float, *, has_base: bool, by_frames: bool
 ) -> int:
-    """Return the number of levels and steps between two noise scales where none is given.
+    """Return the default number of levels and steps between two noise scales.
 
-    `by_frames` is whether nodes are frames, with which divergences follow from log-densities.
+    `by_frames` is whether nodes are frames (`gaussian_frames`), from whose log-densities divergences
+    are computed.
     """
     # Not the logarithm of the ratio, which may overflow.
     width = math.log(terminal_scale) - math.log(bandwidth)
@@ -104,14 +105,14 @@ class NoiseLevels:
         return math.sqrt(self.start(level) * self.start(level + 1))
 
     def equal_steps(self, n_steps: int) -> tuple[int, ...]:
-        """Return one number of steps for all levels, at least `n_steps` in all."""
+        """Return the number of steps of each level, the same for all, at least `n_steps` in total."""
         return (math.ceil(n_steps / self.n_levels),) * self.n_levels
 
     def steps(self, steps_per_level: int | Sequence[int]) -> Sequence[Step]:
         """Return the steps of a solver from the bandwidth up to the terminal scale.
 
-        Each level has `steps_per_level` steps of equal ratio, so that no step crosses a boundary; a
-        sequence has the number of each level.
+        Each level has `steps_per_level` steps of equal ratio, so that no step crosses a boundary of
+        levels; a sequence gives the number for each level.
         """
         if self.terminal_scale == self.bandwidth:
             return []
@@ -188,7 +189,7 @@ class OrnsteinUhlenbeck:
     Raises
     ------
     TypeError, ValueError
-        If it is not a positive number.
+        If `rate` is not a positive number.
 
     Examples
     --------

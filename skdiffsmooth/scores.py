@@ -31,7 +31,7 @@ __all__ = [
 ]
 
 
-# Numbers of all node tables of a schedule whose fields are kept.
+# A schedule stores the fields of all its levels if their node tables have at most this many elements.
 _MOST_KEPT = 2**21
 
 
@@ -69,8 +69,8 @@ class RowSelectable(ScoreField, Protocol):
 class Attributable(ScoreField, Protocol):
     """Protocol of a score field that returns the influence of every training row.
 
-    That is its posterior weight, and the derivative of the posterior mean in the logarithm of its
-    weight.
+    The influence of a row is its posterior weight, and the derivative of the posterior mean in the
+    logarithm of its weight.
     """
 
     def influence(self, x: torch.Tensor, v: float) -> Influence:
@@ -99,7 +99,7 @@ class Smoothing(Protocol):
 
     @property
     def n_nodes(self) -> int:
-        """Number of nodes at a noise level, for kernels with cells that of each cell."""
+        """Number of nodes at a noise level; of each cell, if the kernel has cells."""
         ...
 
     def field(
@@ -115,19 +115,19 @@ class SmoothedScore:
 
     With D the posterior mean, s(x, v) = sum_m q_m (D(x + xi_m) - x - xi_m) / v, which is the
     gradient of l(x) = sum_m q_m log p_v(x + xi_m) (Farghly et al. 2025, eq. 5-7). The divergence is
-    (sum_m q_m tr Cov(x + xi_m) / v - r) / v or, where the nodes have factors of Stein's identity, a
-    quadrature of what that converges to. The nodes' mean is zero, so that sum_m q_m xi_m is omitted.
+    (sum_m q_m tr Cov(x + xi_m) / v - r) / v or, where the nodes have factors of Stein's identity, an
+    estimate from log p_v with the same limit for many nodes. The code omits sum_m q_m xi_m, which is 0.
 
     Parameters
     ----------
     posterior : Denoiser
-        The data.
+        The posterior of the data under noise.
     nodes : Nodes
         The kernel's quadrature rule; a single zero node gives the empirical score itself.
     exclude : torch.Tensor of shape (n,), optional
         Index of the point that is excluded for each query.
     shift : float, default=0.0
-        Added to v times the divergence.
+        Correction that is added to v times the divergence, without unit.
     """
 
     posterior: Denoiser
@@ -172,9 +172,9 @@ class ScoreSchedule:
     levels : NoiseLevels
         The noise range and its intervals.
     hierarchy : PointHierarchy
-        The data, merged as far as a level allows.
+        The training points; at large noise close ones are merged.
     smoothing : Smoothing
-        Gives the field of a level.
+        The fitted kernel, which makes the field of a level.
     backend : Backend
         Device and dtype of points and nodes.
     memory_limit : float
@@ -182,11 +182,11 @@ class ScoreSchedule:
     exclude : torch.Tensor of shape (n,), optional
         Index of the point that is excluded for each query.
     shards : Shards, default=ONE_PROCESS
-        Where the other points are, if these are not all.
+        The processes over which the training points are distributed.
     base : GaussianComponents, optional
         The distribution whose score is smoothed, in place of the points.
     periods : ndarray of shape (r,), optional
-        Periods of the coordinates, 0 where one has none.
+        Periods of the coordinates, 0 for one without.
     """
 
     def __init__(
@@ -221,11 +221,11 @@ class ScoreSchedule:
         )
 
     def at(self, level: int) -> ScoreField:
-        """Return the field of a noise level, whose points and smoothing are fixed."""
+        """Return the score field of a noise level; its points and its nodes are fixed."""
         field = self._fields.get(level)
         if field is None:
             field = self._field(level, self.levels.start(level))
-            # Solvers take several steps in a level before they go on to the next.
+            # Solvers make several steps in a level before the next one, so the latest is stored.
             self._fields = {**(self._fields if self.is_small else {}), level: field}
         return field
 
@@ -244,7 +244,7 @@ class ScoreSchedule:
                 self._unmerged = ComponentPosterior(self.base, self.backend, memory_limit=limit)
             return self._unmerged
         points, weights = self.hierarchy.at(scale)
-        # Either all processes make a new posterior, which exchanges values between them, or none.
+        # Either all processes make a new posterior, which exchanges values between them, or none does.
         merged = self.shards.largest(points is not self.hierarchy.points)
         if not merged and self._unmerged is not None:
             return self._unmerged

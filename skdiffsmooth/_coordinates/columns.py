@@ -1,10 +1,10 @@
 """Scales of the columns, and the exact linear relations that the rows satisfy.
 
 With the columns in units of their standard deviations, u = (x - origin) / scales, every training row
-lies in the span of orthonormal axes A (d, d'): u = A y. The other d - d' directions are relations:
-constant columns, copies, totals beside their parts. There a row has a Gaussian residual e, the rounding
-errors D^(1/2) xi of the columns without their part along A: its covariance is N^T D N for any
-orthonormal basis N of the complement of A, whatever the noise scale is.
+is in the span of orthonormal axes A (d, d'): u = A y. The other d - d' directions are relations:
+constant columns, copies, sums of other columns. Along them a row has a Gaussian residual e: rounding
+errors D^(1/2) xi of the columns (D diagonal, xi standard normal), without their part along A. Whatever
+the noise scale is, the covariance of e is N^T D N for any orthonormal basis N of the complement of A.
 """
 
 from __future__ import annotations
@@ -23,17 +23,18 @@ from .hull import principal_axes
 from .warp import ColumnWarp, fit_warp
 
 _EPS = float(np.finfo(np.float64).eps)
-# In units of the rounding error of a column's largest value. A column whose range is below the first is
-# constant; standardised columns that differ by less than the second are copies; relations are as wide as
-# the third, so that rows which satisfy them to rounding lose less than 1e-8 nats. With float32 numbers
-# that would be visible in draws: they are as wide as the fourth, and rows lose less than 1e-4 nats.
+# Bounds in units of the rounding error of a column's largest value. A column whose range is below the
+# first is constant; standardised columns that differ by less than the second are copies; relations are
+# as wide as the third: rounding lowers log-densities of rows that satisfy them by less than 1e-8 nats.
+# With float32 numbers draws would then be visibly off relations, which are as wide as the fourth: rounding
+# lowers log-densities by less than 1e-4 nats.
 _CONSTANT, _COPY, _RELATION, _SINGLE_RELATION = 8, 32, 2**14, 2**6
 # A column is in no relation if the squared norm of its part along relations is below this.
 _FREE = 1e-9
 # A column that others determine keeps at least this weight in distances.
 _LEAST_INFLUENCE = 1e-3
 _N_STEPS = 50
-# A row that many widths off a relation breaks it.
+# A row that is off a relation by this many widths breaks it.
 _BROKEN = 10
 # Smallest scale of a column, in units of the steps in which it was recorded.
 _LEAST_SCALE = 1.5
@@ -43,7 +44,7 @@ _LEAST_SCALE = 1.5
 class ColumnSpace:
     """Columns in units of their scales, in coordinates without the relations between them."""
 
-    # (d,): a training row, which is subtracted first: then large offsets cost no digits
+    # (d,): a training row, which is subtracted first, so that large offsets lose no digits
     origin: np.ndarray
     # (d,): what each column is divided by: its standard deviation, times sqrt(k) for each of k
     # copies
@@ -53,13 +54,13 @@ class ColumnSpace:
     widths: np.ndarray
     # (d,): standard deviation of each column in units of its scale, 0 for constants
     deviations: np.ndarray
-    # Monotone maps of some columns, which come first: all else is in units of the mapped columns
+    # Monotone maps of some columns, applied first; all other fields are in units of mapped columns
     warp: ColumnWarp | None = None
     # (d,): periods of the columns in units of X, 0 where a column has none; None where no column
     # has one. Differences from the origin are wrapped, and rows of X are from 0 to the period.
     periods: np.ndarray | None = None
-    # (d, d): covariance of the table, in scaled columns, if the rows have no extent along some of its
-    # directions
+    # (d, d): covariance of the whole table, in scaled columns, if the rows are a part of it without
+    # extent along some of its directions
     covariance: np.ndarray | None = None
 
     @classmethod
@@ -109,7 +110,7 @@ class ColumnSpace:
         scales[varies] *= np.sqrt(sizes[group])
         axes = np.zeros((n_features, len(sizes)))
         axes[np.flatnonzero(varies), group] = sign / np.sqrt(sizes[group])
-        # One column of each group of copies stands for all of them.
+        # One column of each group of copies is used in place of all of them.
         firsts = np.unique(group, return_index=True)[1]
         group_noise = np.zeros(len(sizes))
         np.maximum.at(group_noise, group, noise[varies])
@@ -124,7 +125,7 @@ class ColumnSpace:
         deviations = np.zeros(n_features)
         deviations[varies] = stds / np.ldexp(scales[varies], -exponents[varies])
         space = cls(origin, scales, axes if has_axes else None, width / scales, deviations)
-        # A column that varies by less than its unit would force its bandwidth on all others.
+        # A column that varies by less than its unit would determine the bandwidth of all columns.
         ratios = np.maximum(_LEAST_SCALE * units / (scales * np.maximum(deviations, _EPS)), 1.0)
         return space._rescaled(np.where(varies, ratios, 1.0))
 
@@ -140,10 +141,10 @@ class ColumnSpace:
     ) -> ColumnSpace:
         """Return scales and relations of rows, of which `warp` maps some columns, in a `whole` table.
 
-        What is a relation in a part only, as a total that is broken in one row of the table, would be as
-        wide as rounding: 20 nats above other parts, and 1e20 below them at that row. So a part has the
-        relations of the table, and is as wide as the noise where its rows have no extent. There the
-        noise along relations has the covariance that it has in the table.
+        A relation that holds in a part only (a sum that is broken in one row of the table, say) would be
+        as wide as rounding: log-densities would be 20 nats above those of other parts, and 1e20 below
+        them at that row. So a part has the relations of the table. In other directions in which its rows
+        have no extent, its density is as wide as the noise, with the covariance of the table there.
         """
         mapped = points
         if warp is not None:
@@ -245,7 +246,7 @@ class ColumnSpace:
         return -float(np.sum(np.log(self.scales)))
 
     def scaled(self, X: np.ndarray) -> np.ndarray:
-        """Return rows X (n, d) in scaled columns, without the origin."""
+        """Return rows X (n, d) in scaled columns, relative to the origin."""
         mapped = X if self.warp is None else self.warp.mapped(X)
         differences = mapped - self.origin
         if self.periods is not None:
@@ -260,11 +261,11 @@ class ColumnSpace:
         return X if self.periods is None else reduced(X, self.periods)
 
     def log_slopes(self, rows: np.ndarray) -> np.ndarray | float:
-        """Return what `log_abs_det` lacks at rows in scaled columns (n, d), in nats."""
+        """Return the log |det| (n,) of the maps at rows in scaled columns (n, d), in nats, or 0."""
         return 0.0 if self.warp is None else self.warp.log_slopes(self.unscaled(rows))
 
     def inside(self, rows: np.ndarray) -> np.ndarray:
-        """Return the coordinates (n, d') of rows or directions in scaled columns (n, d)."""
+        """Return coordinates (n, d') along `axes` of rows or directions in scaled columns (n, d)."""
         return rows if self.axes is None else rows @ self.axes
 
     def lift(self, coordinates: np.ndarray) -> np.ndarray:
@@ -276,7 +277,7 @@ class ColumnSpace:
         return np.zeros_like(rows) if self.axes is None else rows - self.lift(self.inside(rows))
 
     def along(self, steps: np.ndarray) -> np.ndarray:
-        """Return differences of rows (n, d) in units of X, without what breaks relations."""
+        """Return differences of rows (n, d) in units of X, without their part that breaks relations."""
         return self.lift(self.inside(steps / self.scales)) * self.scales
 
     def order(self, points: np.ndarray) -> np.ndarray:
@@ -284,7 +285,7 @@ class ColumnSpace:
         return order_from_center(self.inside(self.scaled(points)))
 
     def relation_axes(self) -> np.ndarray:
-        """Return directions (d - d', d) of the noise along relations, as long as its decreasing std."""
+        """Return directions (d - d', d) of the noise along relations, whose lengths are its stds."""
         if self.axes is None:
             return np.empty((0, self.n_features))
         normals = np.linalg.qr(self.axes, mode="complete")[0][:, self.n_directions :]
@@ -306,7 +307,7 @@ class ColumnSpace:
         return -0.5 * np.sum(errors**2, axis=1) - normalizer
 
     def breaks_relations(self, X: np.ndarray) -> np.ndarray:
-        """Return which rows X (n, d) are more than ten widths off a relation: by 50 nats or more."""
+        """Return which rows X (n, d) are more than ten widths (50 nats or more) off a relation."""
         if self.axes is None:
             return np.zeros(len(X), dtype=bool)
         errors, _ = self._likeliest_errors(self.outside(self.scaled(X)))
@@ -319,7 +320,7 @@ class ColumnSpace:
         return -self._likeliest_errors(residual)[0] / self.widths
 
     def _likeliest_errors(self, residual: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return residuals as the likeliest rounding errors in units of the widths, and R of the QR."""
+        """Return the likeliest rounding errors (n, d) that give residuals, in widths, and R of a QR."""
         assert self.axes is not None
         basis, triangle = np.linalg.qr(self.axes / self.widths[:, None])
         errors = residual / self.widths
@@ -327,7 +328,7 @@ class ColumnSpace:
 
 
 def typical_row(points: np.ndarray) -> np.ndarray:
-    """Return a row (d,) near the median of each column; no units or orders change which one it is."""
+    """Return a row (d,) near the median of each column, whatever the units and the orders are."""
     middle = len(points) // 2
     distances = np.abs(points - np.partition(points, middle, axis=0)[middle])
     largest = distances.max(axis=0)
@@ -343,7 +344,7 @@ def _standardised(
     # After a large mean the first difference is rounded; the second corrects it.
     centered -= shards.total(weights @ centered)
     stds = np.sqrt(shards.total(weights @ centered**2))
-    # Where only rows of negligible weight differ from the others, their weights do not count.
+    # If only rows of negligible weight differ from the others, weights are ignored.
     n_points = shards.total(len(centered))
     plain = np.sqrt(shards.total(np.sum(centered**2, axis=0)) / n_points)
     stds = np.where(stds > _EPS * plain, stds, plain)
@@ -360,7 +361,7 @@ def _copies(
     error = shards.total(np.abs(draws).sum()) * tolerance
     sign = np.where(projections < 0, -1.0, 1.0)
     representative = np.arange(n_columns)
-    # Copies have equal projections on random directions, up to the sign: neighbours in their order.
+    # Copies have equal projections on random directions, up to the sign, and so are next to each other.
     order = np.argsort(np.abs(projections), kind="stable")
     for before, column in itertools.pairwise(order.tolist()):
         gap = abs(projections[column]) - abs(projections[before])
@@ -381,9 +382,9 @@ def _copies(
 def _influence_of_columns(loadings: np.ndarray) -> np.ndarray:
     """Return weights w (k,) of columns with loadings b_j (k, r) that make sum_j w_j b_j b_j^T largest.
 
-    Largest in determinant, with weights of sum r: the ellipsoid of John (1948), the largest one in which
-    no column exceeds one. Copies of columns do not change the sum, and without relations between columns
-    (k = r) all weights are one. (Multiplicative steps: Titterington 1976.)
+    The determinant of the sum is the largest for weights of sum r: they give the ellipsoid of John
+    (1948), the largest in which no column exceeds one. Copies of columns do not change the sum, and
+    without relations (k = r) all weights are one. (Multiplicative steps: Titterington 1976.)
     """
     weights = np.full(len(loadings), loadings.shape[1] / len(loadings))
     for _ in range(_N_STEPS):

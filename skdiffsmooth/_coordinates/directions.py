@@ -1,4 +1,4 @@
-"""Directions and rotations as points on a sphere: what rows may be, and axes that turn with them."""
+"""Directions and rotations as points on a sphere: checks of rows, and axes that turn with the rows."""
 
 from __future__ import annotations
 
@@ -12,26 +12,26 @@ from scipy.special import gammaln
 
 from .._utils.table import n_dimensions
 
-# Rows this far from the sphere, or from a rotation, are taken for rounded ones.
+# Rows at most this far from the sphere, or from a rotation, are accepted as rounded.
 _TOLERANCE = 1e-3
 
 
 @dataclass(frozen=True)
 class Space:
-    """A space: what its rows may be, and the sphere that it is computed on."""
+    """A space of directions or rotations: the columns of its rows, and the sphere of its points."""
 
     name: str
     n_columns: tuple[int, ...]
     is_antipodal: bool  # Whether x and -x are one point, as the quaternions of rotations are
-    expected: str
+    expected: str  # What rows may be, for messages
 
     @property
     def angle(self) -> float:
-        """Return the angle of the space in radians, for one radian of its sphere."""
+        """Return the angle in the space, in radians, of one radian on its sphere."""
         return 2.0 if self.is_antipodal else 1.0
 
     def log_volume(self, dimension: int) -> float:
-        """Return the logarithm of its volume in radians of its sphere S^m."""
+        """Return the logarithm of the space's volume in radians of its sphere S^m, m = `dimension`."""
         return log_area(dimension) - (math.log(2) if self.is_antipodal else 0.0)
 
 
@@ -57,7 +57,7 @@ SPACES = {
 
 
 def log_area(dimension: int) -> float:
-    """Return the logarithm of the area of the unit sphere S^m."""
+    """Return the logarithm of the area of the unit sphere S^m, m = `dimension`."""
     half = (dimension + 1) / 2
     return math.log(2) + half * math.log(math.pi) - float(gammaln(half))
 
@@ -76,7 +76,7 @@ def check_form(X: Any) -> None:
 
 
 def unit_rows(X: np.ndarray, space: Space) -> np.ndarray:
-    """Return rows (n, d) of length one, of checked rows (n, k) of a space."""
+    """Return unit vectors (n, d), quaternions for rotations, from rows (n, k) after checking them."""
     if X.shape[1] not in space.n_columns:
         raise ValueError(
             f"X has {X.shape[1]} columns with space={space.name!r}; expected {space.expected}. Pass "
@@ -124,7 +124,7 @@ def _check_near(what: str, errors: np.ndarray, space: Space, hint: str) -> None:
 
 
 def principal_axes(points: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Return axes (d, d) as columns that turn with the points (N, d) and ignore their signs."""
+    """Return principal axes (d, d), as columns, that rotate with points (N, d); x and -x are equal."""
     moment = (points * weights[:, None]).T @ points
     axes = np.linalg.eigh(moment)[1][:, ::-1]
     z = points @ axes

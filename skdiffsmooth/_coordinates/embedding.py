@@ -17,9 +17,9 @@ class Embedding:
     """The affine hull of the data in the coordinates of a metric.
 
     Rows X (n, d) are in the user's units; hull coordinates are (n, r); residuals (n, d) are the
-    part of a row outside the hull, in scaled columns (of the metric, where that is a matrix). Residuals
+    part of a row outside the hull, in scaled columns (in metric coordinates for a matrix). Residuals
     have two orthogonal parts: along relations between columns the density is Gaussian with the width of
-    rounding, and in the other directions, which few rows leave open, Gaussian with the noise scale.
+    rounding, and in the other directions outside the hull it is Gaussian with the noise scale.
     """
 
     metric: LinearMetric  # The coordinates in which noise is isotropic
@@ -60,7 +60,7 @@ class Embedding:
         return columns.unscaled(scaled)
 
     def rows_within(self, coordinates: np.ndarray) -> np.ndarray:
-        """Return the rows (n, d) of the hull, in the user's units, with some hull coordinates (n, r)."""
+        """Return the rows (n, d) in the hull, in the user's units, that have hull coordinates (n, r)."""
         scaled = self.metric.scaled_from_metric(self.hull.lift(coordinates))
         return self.metric.columns.unscaled(scaled)
 
@@ -86,7 +86,7 @@ class Embedding:
         return self.hull.codimension + self.metric.columns.n_relations
 
     def check_laplacian(self, name: Any) -> None:
-        """Raise ValueError if a divergence here is not that in X; `name` is the metric."""
+        """Raise ValueError if a divergence in the metric is not that in X; `name` is the metric."""
         if not self.metric.is_euclidean:
             raise ValueError(
                 f"metric={name!r} has no Laplacian in closed form along the columns of X; fit "
@@ -116,7 +116,7 @@ class Embedding:
         return relations + self.metric.log_abs_det - quadratic - normalizer
 
     def isotropic_log_density(self, residual: np.ndarray, width: float) -> np.ndarray:
-        """Return the log-density (n,) if residuals have one width in all directions, as above."""
+        """Return the same as `log_density_outside_hull`, for one width in all directions."""
         normalizer = gaussian_log_normalizer(self.codimension, width**2)
         quadratic = 0.5 * np.sum((residual / width) ** 2, axis=1)
         return self.metric.log_abs_det - quadratic - normalizer

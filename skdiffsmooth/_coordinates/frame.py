@@ -19,13 +19,13 @@ class Frame:
     """Orthonormal axes of coordinates z, the first of which determine the given columns of X.
 
     Rows are x = origin + z @ axes. With z @ given_axes fixed, the given columns are fixed, and
-    z @ free_axes runs over all values of the others.
+    z @ free_axes runs over all values of the free columns.
     """
 
     origin: np.ndarray  # (n_given,): the given columns of the row at z = 0
     given_axes: np.ndarray  # (d, n_given): orthonormal columns
-    # (d, n_free): orthonormal columns, orthogonal to the others. If there is one, the free column
-    # increases along it.
+    # (d, n_free): orthonormal columns, orthogonal to `given_axes`. A single free column
+    # increases along its axis.
     free_axes: np.ndarray
     units: np.ndarray  # (n_given,): what the given columns are divided by
     order: np.ndarray  # (n_given,): the order of the given columns in `triangle`

@@ -44,7 +44,7 @@ class AffineHull:
             basis = _spanned(centered, _largest_of_columns(points, shards), shape[0], shards)
             far = _with_far_rows_drawn_in(points) if shards.alone else None
             if far is not None:
-                # Drawing rows in shows directions of the others, and may hide those of the far rows.
+                # With far rows moved inwards, other directions are found, but some may be lost.
                 drawn_in = _spanned(*far, shape[0], shards)
                 basis = max(drawn_in, basis, key=lambda axes: axes.shape[1])
         # Signs are set by third moments, which rotate with the data, so that a rotated data set gets
@@ -71,7 +71,7 @@ class AffineHull:
             directions = other.basis.T
             if length > _ROUNDING * largest:
                 directions = np.vstack([directions, offset / length])
-        # Twice: after the first pass, the remainder is orthogonal up to rounding of the whole direction.
+        # Projected twice: the first remainder is orthogonal up to rounding of the whole direction only.
         outside = self.project_out(self.project_out(directions))
         _, lengths, right = np.linalg.svd(outside, full_matrices=False)
         n_new = min(int(np.sum(lengths > _ROUNDING)), self.codimension)
@@ -105,7 +105,7 @@ class AffineHull:
         return self.center + coordinates @ self.basis.T
 
     def project_out(self, vectors: np.ndarray) -> np.ndarray:
-        """Remove from directions (n, d) their component along the hull."""
+        """Return directions (n, d) without their component along the hull."""
         if self.codimension == 0:
             return np.zeros_like(vectors)
         return vectors - (vectors @ self.basis) @ self.basis.T
@@ -114,7 +114,7 @@ class AffineHull:
 def hull_in_one_unit(points: np.ndarray, names: np.ndarray | None) -> AffineHull:
     """Return the hull of points (n, d) whose columns have one unit and, perhaps, names (d,).
 
-    Raises ValueError if a column varies, but by less than the rounding of others.
+    Raises ValueError if a column varies, but by less than the rounding of other columns.
     """
     hull, extents = AffineHull.of(points), np.ptp(points, axis=0)
     outside = np.abs(hull.split(points)[1]).max(axis=0)
@@ -137,12 +137,12 @@ def _largest_of_columns(points: np.ndarray, shards: Shards) -> np.ndarray:
 def _spanned(rows: np.ndarray, largest: np.ndarray, n_rows: int, shards: Shards) -> np.ndarray:
     """Return axes (d, r) along which centered rows (n, d) extend, by decreasing singular value.
 
-    `largest` (d,) are the largest values of the columns, by which these are rounded.
+    `largest` (d,) are the largest absolute values of the columns, which set their rounding errors.
     """
     singular_values, directions = principal_axes(rows, shards)
     # Rounding leaves singular values of this size in directions without extent: the first term is the
-    # error of the SVD, the second the norm of a matrix of rounding errors. Each column has its own, so
-    # that a large constant hides nothing.
+    # error of the SVD, the second the norm of a matrix of rounding errors. Each column has its own
+    # rounding errors, so that a large constant column hides no direction.
     eps = np.finfo(np.float64).eps
     size = float(largest.max(initial=0.0)) or 1.0
     rounding = eps * max(n_rows, len(largest)) * singular_values.max(initial=0.0)
@@ -152,7 +152,7 @@ def _spanned(rows: np.ndarray, largest: np.ndarray, n_rows: int, shards: Shards)
 
 
 def _with_far_rows_drawn_in(points: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
-    """Return centered rows (n, d) without far rows, and the largest absolute values (d,) of columns.
+    """Return centered rows (n, d), far ones moved inwards, and largest absolute values (d,) of columns.
 
     One row at 1e15 has rounding errors as large as the other rows. So a far row is moved towards the
     median of the rows, to `_FAR` times the median distance. Without far rows, None is returned.
@@ -161,7 +161,7 @@ def _with_far_rows_drawn_in(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]
     offsets = points - median
     distances = np.abs(offsets).max(axis=1, initial=0.0)
     typical = float(np.median(distances))
-    # Where most rows are equal but for a tiny column, others stay beyond the rounding of their values.
+    # The rounding of the median is the least distance, in case most rows differ by less than that.
     limit = _FAR * max(typical, float(np.finfo(np.float64).eps * np.abs(median).max(initial=0.0)))
     far = distances > limit
     if typical == 0 or not far.any():
@@ -173,8 +173,8 @@ def _with_far_rows_drawn_in(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]
 
 def principal_axes(rows: np.ndarray, shards: Shards) -> tuple[np.ndarray, np.ndarray]:
     """Return decreasing singular values (k,) and right singular vectors (k, d) of all rows."""
-    # R of a QR has the singular values of the tall matrix in a fraction of the memory, and the R of
-    # all shards, one above the other, have those of all rows.
+    # R of a QR has the singular values of the tall matrix in a fraction of the memory, and the
+    # stacked R of all shards have the singular values of all rows.
     tall = len(rows) > rows.shape[1]
     compact = np.linalg.qr(rows, mode="r") if tall else rows
     compact = np.concatenate(shards.gather(compact))

@@ -23,8 +23,8 @@ def local_scales(
 ) -> tuple[float, np.ndarray]:
     """Return the widths of Gaussian kernels that have the highest leave-one-out likelihood.
 
-    There is one width for all columns of rows (n, r), 1 where there is none, and one (p,) for each
-    column of `angles` (n, p), which has a period of `periods` (p,) and a standard deviation of one.
+    The first is the width in all columns of `rows` (n, r), 1 if r = 0. The others (p,) are those in the
+    columns of `angles` (n, p), which have `periods` (p,) and standard deviations of one.
     """
     taken = _taken(np.sum(angles**2, axis=1) + np.sum(rows**2, axis=1))
     rows, angles, weights = rows[taken], angles[taken], weights[taken]
@@ -86,7 +86,7 @@ def local_covariance(rows: np.ndarray, weights: np.ndarray, scaled: np.ndarray) 
         updated = (rows.T * both) @ rows - cross - cross.T + floor
         smallest, largest = np.linalg.eigvalsh(updated)[[0, -1]]
         if not smallest > dimension * np.finfo(np.float64).eps * largest:
-            break  # rounding of rows that negligible weights leave far from the mean
+            break  # singular by rounding: rows of negligible weight are far from the mean
         covariance = updated
     return covariance
 
@@ -107,7 +107,8 @@ def _log(weights: np.ndarray) -> np.ndarray:
 def _ratios_of_others(logits: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return ratios (n, n), which overwrite `logits`, and factors (n,).
 
-    Row i of the ratios times factor i is the weights of all rows but i, and sums to `weights` i.
+    Row i of the ratios times factor i are the posterior weights of the other rows at row i, which sum to
+    ``weights[i]``.
     """
     np.fill_diagonal(logits, -np.inf)
     logits -= logits.max(axis=1, keepdims=True)

@@ -16,9 +16,9 @@ from .hull import AffineHull, principal_axes
 from .local_covariance import local_covariance
 
 _METRICS = ("euclidean", "scaled", "whitened", "local")
-# Powers of the correlation matrix; for "local" of the local covariance, which takes its place.
+# Powers of the correlation matrix, or for "local" of the local covariance.
 _POWERS = {"scaled": 0.0, "whitened": 1.0, "local": 1.0}
-# Prefix of the name of a metric for columns of which the skewed ones are mapped first.
+# Prefix of the name of a metric that maps skewed columns first.
 _WARPED = "warped "
 # What "auto" chooses from, the simplest first.
 _CANDIDATES = ("scaled", 0.25, 0.5, 0.75, "whitened", "local")
@@ -45,11 +45,11 @@ class LinearMetric:
     n_axes: int = 0
     # (d',): periods of the coordinates, 0 where a coordinate has none; None where no column has one
     periods: np.ndarray | None = None
-    # Of a Euclidean metric of columns in extreme units, the power of two by which rows are divided
+    # The power of two by which rows are divided if the metric is Euclidean and X has extreme values
     unit: float = 1.0
 
     def to_metric(self, X: np.ndarray) -> np.ndarray:
-        """Return coordinates (n, d') of rows X (n, d), without what breaks relations."""
+        """Return coordinates (n, d') of rows X (n, d), without their part that breaks relations."""
         return self.of_inside(self.columns.inside(self.columns.scaled(X)))
 
     def of_inside(self, inside: np.ndarray) -> np.ndarray:
@@ -147,7 +147,7 @@ def check_metric(metric: Any, n_features: int) -> str | float | np.ndarray:
 
 
 def check_linear_metric(metric: Any, n_features: int) -> str | float | np.ndarray:
-    """Return the parameter `metric` after checking that it is given and maps no column; see above."""
+    """Return the parameter `metric` as `check_metric` does, if it maps no column and is not "auto"."""
     checked = check_metric(metric, n_features)
     if isinstance(checked, str) and (checked == "auto" or is_warped(checked)):
         raise ValueError(
@@ -181,7 +181,7 @@ def is_warped(metric: str | float | np.ndarray) -> bool:
 
 
 def warped(metric: str | float | np.ndarray) -> str:
-    """Return the name of a metric, given by name or power, of columns of which some are mapped."""
+    """Return the name of a metric, given by name or power, with maps of some columns before it."""
     return f"{_WARPED}{metric}"
 
 
@@ -208,12 +208,12 @@ def fit_metric(
     - `metric`: checked. "scaled" divides columns by their standard deviations. A power alpha then
       multiplies by R^(-alpha / 2), R the correlation matrix, in the affine hull of the points;
       "whitened" is the power 1. Where the points are too few to span all columns, volumes in their
-      hull do not change. "local" multiplies by the root of the inverse of the local covariance there. A
-      matrix M measures sqrt((x - y)^T M (x - y)). Of a name that begins with "warped " the rest is
-      fitted to the mapped columns, which `columns` must have.
+      hull do not change. "local" multiplies by the root of the inverse of the local covariance. A
+      matrix M measures sqrt((x - y)^T M (x - y)). If a name begins with "warped ", the metric of the
+      rest of the name is fitted to mapped columns; `columns` must contain the maps.
     - `points` (n_points, d): distinct rows of this process.
     - `weights` (n_points,): their weights, summing to one over all processes.
-    - `shards`: where the other points are, if these are not all.
+    - `shards`: the processes that hold the other points, if these are not all.
     - `columns`: scales and relations of the columns, if they come from more rows than these. Only
       powers use them.
     - `unit`: the power of two by which "euclidean" coordinates divide rows.
@@ -238,7 +238,7 @@ def fit_metric(
     within, _ = hull.split(scaled)
     within = within - shards.total(weights @ within)
     singular_values, axes = principal_axes(np.sqrt(weights)[:, None] * within, shards)
-    # Directions in which only rows of negligible weight have extent are as narrow as rounding.
+    # Directions in which only rows of negligible weight have extent get the width of rounding.
     smallest = np.finfo(np.float64).eps * singular_values.max(initial=0.0)
     stds = np.maximum(singular_values, smallest)
     basis, scales = hull.basis @ axes.T, stds**-power
@@ -254,7 +254,7 @@ def fit_metric(
         basis, scales = basis @ directions, 1 / lengths
     is_open = hull.dimension < columns.n_directions
     if is_open and columns.covariance is not None:
-        # Of a part of a table, which has extent along the other directions.
+        # The rows are a part of a table, which has extent along the other directions.
         normals = np.linalg.qr(hull.basis, mode="complete")[0][:, hull.dimension :]
         lifted = columns.lift(normals.T)
         variances, axes = np.linalg.eigh(lifted @ columns.covariance @ lifted.T)
@@ -264,8 +264,8 @@ def fit_metric(
         relative = np.exp(np.mean(np.log(scales * stds**power))) if hull.dimension else 1.0
         scales = np.append(scales, relative * variances ** (-power / 2))
         is_open = False
-    # The local covariance has no unit of its own, and where few rows leave directions open, noise has
-    # the unit of the scaled columns: so volumes stay what they are in these.
+    # The local covariance has no unit of its own, and in directions without extent, where rows are few,
+    # noise is in units of scaled columns. So volumes in the hull are those in scaled columns.
     if hull.dimension and (metric == "local" or is_open):
         scales /= np.exp(np.mean(np.log(scales)))
     return LinearMetric(columns, basis, scales, hull.dimension)

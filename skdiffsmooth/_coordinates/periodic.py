@@ -1,4 +1,4 @@
-"""Columns that are periodic: their centers and scales, and coordinates that keep them to themselves.
+"""Periodic columns: their centers and scales, and their separate coordinates in metrics and hulls.
 
 A periodic column is a coordinate of its own in every metric and hull, after those of the other columns:
 no metric mixes it with others, no relation contains it, and it has no map. Rows are differences from
@@ -27,14 +27,14 @@ class PeriodicColumns:
     """The p periodic columns among d, which have coordinates of their own."""
 
     is_periodic: np.ndarray  # (d,): which columns they are
-    # (d,): periods of all columns, 0 where a column has none. A column of this length that is not
-    # among `is_periodic` is constant: it is wrapped, and otherwise like other constants.
+    # (d,): periods of all columns, 0 where a column has none. A column that has one but is not in
+    # `is_periodic` is constant: it is wrapped, and otherwise like other constants.
     periods: np.ndarray
     # centers, scales (p,): circular means, and what the columns are divided by, in units of X
     centers: np.ndarray
     scales: np.ndarray
     has_extent: np.ndarray  # (p,): whether columns vary; the scales of those that do not are 1
-    # (p,): the order of the coordinates, by the resultant length, so that it is that of no table
+    # (p,): order of the coordinates, by the resultant length, so that the columns' order has no effect
     order: np.ndarray
     signs: np.ndarray  # (p,): signs of the coordinates, by the circular skewness
 
@@ -62,7 +62,7 @@ class PeriodicColumns:
         return replace(self, scales=np.where(self.has_extent, self.scales, scales))
 
     def join_columns(self, linear: ColumnSpace | None) -> ColumnSpace:
-        """Return all columns: these and the `linear` ones, which None leaves as they are."""
+        """Return the space of all columns: these and the `linear` ones; None scales no column."""
         d = len(self.is_periodic)
         if linear is None:
             plain = ColumnSpace.plain(d)
@@ -100,10 +100,10 @@ class PeriodicColumns:
         points: np.ndarray,
         weights: np.ndarray,
     ) -> np.ndarray:
-        """Return the factors (p,) of the periodic columns in a metric, beside its scales.
+        """Return the factors (p,) by which a metric multiplies the scaled periodic columns.
 
-        `linear` is the metric of the other columns. In the local metric widths about neighbours are the
-        same in all coordinates.
+        `linear` is the metric of the other columns. In the local metric, kernels about neighbours are
+        then equally wide in all coordinates.
         """
         if isinstance(metric, np.ndarray):
             return np.sqrt(np.diag(metric)[self.is_periodic])
@@ -166,7 +166,7 @@ def check_metric_of_periods(metric: str | float | np.ndarray, periods: np.ndarra
         if len(columns):
             raise ValueError(
                 f"metric mixes column {columns[0]}, which has the period {periods[columns[0]]:g}, with "
-                "others; expected zeros beside the diagonal in its row. Set them to zero, or drop the "
+                "others; expected zeros off the diagonal in its row. Set them to zero, or drop the "
                 "period."
             )
 
@@ -211,7 +211,7 @@ def circular_std(values: np.ndarray, weights: np.ndarray, period: float) -> floa
     """Return the standard deviation of values (n,) of a period; `weights` (n,) sum to one.
 
     With R the resultant length it is sqrt(-2 log R), in radians, that of the wrapped normal distribution
-    of the same R, and at most that of the uniform distribution. For narrow data it is the ordinary one.
+    of the same R, and at most that of the uniform distribution. For narrow data it is the usual std.
     """
     _, below_one, sine = _moment(values, weights, period)
     # 1 - R^2, from the first moment about the mean.

@@ -4,7 +4,7 @@ With center m, width s and u = (x - m) / s a column is mapped to
 
     z = arcsinh(u) + c u,
 
-a logarithm on both sides of the center, linear near it and from the outer rows on. So the map is onto R,
+logarithmic on both sides of the center, linear near it and beyond the outer rows. So the map is onto R,
 its slope is bounded from below, and densities keep the tails that they have in z.
 """
 
@@ -17,17 +17,18 @@ import numpy as np
 # Quantiles that may be centers, and quantiles of the distance from the center that may be widths.
 _CENTERS = (0.0, 0.5, 1.0)
 _WIDTHS = (0.02, 0.05, 0.1, 0.2, 0.35, 0.5)
-# Levels are lower by this, which exceeds rounding, so that sums of weights never equal them by chance.
+# Levels of quantiles are lowered by this, which is more than rounding, so that no sum of weights equals
+# them by chance.
 _BELOW = 1e-9
-# Distances from the center, in units of that of the outermost row, from which on a map is linear. The
-# first decides whether a column is mapped, since smaller ones make bounded columns likelier too; these
-# are used if they gain `_LEAST_RISE` nats a row. With 4, log-normal rows gain 0.02 nats, but the
-# standard deviation of draws is up to four times that of the rows.
+# Distances from the center, in units of that of the outermost row, beyond which a map is linear. The
+# first decides whether a column is mapped, since smaller distances raise the likelihood of bounded
+# columns, too. A smaller one is used if the likelihood then rises by `_LEAST_RISE` nats per row. With a
+# distance of 4, log-normal rows gain 0.02 nats, but draws have up to four times the rows' std.
 _LINEAR_FROM, _LEAST_RISE = (0.5, 0.25, 0.125), 0.005
-# A column is mapped where the likelihood of a Gaussian rises by more, in nats a row, in standard errors
-# and in nats over all rows.
+# A column is mapped if this raises the log-likelihood of a Gaussian by more than all of these: nats per
+# row, standard errors, and nats over all rows.
 _LEAST_GAIN, _LEAST_ERRORS, _LEAST_TOTAL = 0.05, 3.0, 6.0
-# With fewer rows, or where one value has more weight, no column is mapped.
+# With fewer rows no column is mapped, nor is one in which a single value has more weight.
 _FEWEST_ROWS, _LARGEST_WEIGHT = 30, 0.05
 # Least width of a map, in units of the rounding error of values at its center.
 _LEAST_WIDTH = 8.0
@@ -70,7 +71,7 @@ class ColumnWarp:
     def unmapped(self, Z: np.ndarray) -> np.ndarray:
         """Return the rows (n, d) whose mapped columns are those of Z (n, d)."""
         z = np.abs(Z[:, self.columns])
-        # Newton's method for v + c sinh(v) = z, convex where v > 0, from above: v only falls.
+        # Newton's method for v + c sinh(v) = z, convex where v > 0, from above: v only decreases.
         v = np.minimum(z, np.arcsinh(z / self.linear))
         for _ in range(_MOST_NEWTON_STEPS):
             step = (v + self.linear * np.sinh(v) - z) / (1 + self.linear * np.cosh(v))
@@ -102,7 +103,7 @@ class ColumnWarp:
 
     @property
     def least_log_slope(self) -> float:
-        """Lower bound of `log_slopes`, which it has far outside the rows."""
+        """Lower bound of `log_slopes`, its limit far outside the rows."""
         return float(np.sum(np.log(self.linear / self.widths)))
 
     def _relative(self, X: np.ndarray) -> np.ndarray:
@@ -113,11 +114,11 @@ class ColumnWarp:
 def fit_warp(
     points: np.ndarray, weights: np.ndarray, is_free: np.ndarray, units: np.ndarray | None = None
 ) -> ColumnWarp | None:
-    """Return maps of the columns that are then much more like a Gaussian, or None.
+    """Return maps of the columns that become much more Gaussian by them, or None if there is none.
 
     `points` (n, d) are distinct rows, and weights sum to one. Only columns of the mask `is_free` (d,)
-    are mapped, and none where one value stands out or rows are few. `units` (d,) are the steps in which
-    columns were recorded, 0 where they are not known.
+    are mapped, and none in which one value is frequent, or if rows are few. `units` (d,) are the steps
+    in which columns were recorded, 0 where they are not known.
     """
     n_points, d = points.shape
     if n_points < max(_FEWEST_ROWS, d + 2):
@@ -147,7 +148,7 @@ def _best_map(x: np.ndarray, weights: np.ndarray, unit: float) -> tuple[float, f
         distances = np.abs(x - center)
         by_distance = np.argsort(distances, kind="stable")
         widths = _quantiles(distances[by_distance], weights[by_distance], _WIDTHS)
-        # Rows near the center are as exact as it, however far away others are.
+        # Rows near the center have its rounding error, however far away others are.
         least_width = _LEAST_WIDTH * max(half_step, _EPS * abs(center))
         candidates += [(center, width) for width in widths if width > least_width]
     best, chosen = -np.inf, None

@@ -23,10 +23,10 @@ _MOST_REFINEMENT = 16.0
 def make_accurate_model(
     geometry: Geometry, parsed: ParsedParameters, bandwidth: float, sigma: Sigma, background: float
 ) -> FittedModel:
-    """Return the model for given scales whose estimated error is at most `tol`, where one is requested.
+    """Return the model for given scales, refined until its estimated error is at most `tol`, if given.
 
-    Numbers of nodes, levels and steps that were given are kept. A warning says which error is reached
-    if it is larger, or that it cannot be estimated.
+    Numbers of nodes, levels and steps that were given are kept. A warning is issued if the error stays
+    larger, with its value, or if it cannot be estimated.
     """
     if parsed.tol is None:
         fitted = make_model(geometry, parsed, bandwidth, sigma, background)
@@ -47,7 +47,7 @@ def make_accurate_model(
 def _enough_refinement(
     geometry: Geometry, parsed: ParsedParameters, bandwidth: float, sigma: Sigma
 ) -> tuple[float, float]:
-    """Return a factor for the numbers of levels and steps, and the solver's error with it, in nats."""
+    """Return a factor for the numbers of levels and steps, and the solver's error then, in nats."""
     assert parsed.tol is not None
     n_nodes = parsed.rule.n_nodes or geometry.kernel.n_nodes
     trial = replace(parsed, rule=replace(parsed.rule, n_nodes=n_nodes))
@@ -59,13 +59,13 @@ def _enough_refinement(
         # Written so that NaN ends the search.
         if is_final or not error > largest:
             return refinement, error
-        # The next number by the order of the solver, with some more for the estimate's own error.
+        # The factor for this error by the order of the solver, with a margin since it is an estimate.
         factor = 1.2 * (error / largest) ** (1 / model.solver.order)
         refinement = min(_MOST_REFINEMENT, refinement * max(1.25, factor))
 
 
 def _solver_error(model: DiffusionModel, resources: Resources) -> float:
-    """Return the root mean square error of log-densities by the solver's steps, in nats, or NaN."""
+    """Return the root mean square error of log-densities, in nats, from the solver's steps, or NaN."""
     if not isinstance(model.solver, ODESolver) or not model.source.has_divergence:
         return math.nan
     rows, noise = checked_rows(model.data.schedule(resources))
@@ -74,9 +74,9 @@ def _solver_error(model: DiffusionModel, resources: Resources) -> float:
 
 
 def _warn_of_small_bandwidth(fitted: FittedModel, resources: Resources) -> None:
-    """Set the estimated error, in nats, and warn where it exceeds the default accuracy."""
+    """Store the estimated error as `error_`, in nats, and warn if it exceeds the default accuracy."""
     model, node_error = fitted.model, fitted.attributes["node_error_"]
-    # Rows that an adaptive solver would follow again take too long here.
+    # With tol=None no row is followed again by the adaptive solver, which would take too long here.
     solver_error = _solver_error(replace(model, tol=None), resources)
     error = math.hypot(node_error, solver_error)
     fitted.attributes["error_"] = error

@@ -13,31 +13,32 @@ from .tails import StudentT
 
 # Width of the kernel density estimate, in bandwidths; docs/evidence/defaults.md has the evidence.
 WIDTH = 4.0
-# Degrees of freedom that are compared.
+# Degrees of freedom of the t distributions that are compared.
 DEGREES: tuple[float, ...] = (1.0, 2.0, 4.0, 8.0)
-# Bounds on the weight of the t distribution in the background. The first is not zero, so that the
-# log-density of a row at distance R falls like log R; it lowers others by a thousandth of a nat.
+# Bounds on the fraction of the background that is the t distribution. The lower one is not zero, so that
+# the log-density at distance R decreases like log R; it lowers other log-densities by 0.001 nats.
 LEAST_TAIL, _MOST_TAIL = 0.05, 0.95
-# Weight, in the t distribution, of rows that break relations between columns: it bounds what such a row
-# costs, to 21 nats more than others, and no draw is one.
+# Weight, in the t distribution, of rows that break relations between columns. It lowers their
+# log-density by 21 nats, instead of to minus infinity; practically no draw is such a row.
 BREAKS_RELATIONS = 1e-9
 
-# New rows may be farther out than all training rows. This weight lowers log-densities by 0.02 nats.
+# Bounds on the weight of the background. New rows may be farther out than all training rows; the lower
+# bound lowers log-densities by 0.02 nats.
 _LEAST_BACKGROUND = 0.02
 _MOST_BACKGROUND = 0.9
-# Its likeliest value is searched for on grids, each about the best of the one before; for as many rows
-# at once.
+# Number of grids on which the weight of highest likelihood is searched for, each around the best value
+# of the previous grid; number of values on a grid; number of rows that are processed at once.
 _N_GRIDS, _N_ON_GRID, _ROWS_AT_ONCE = 4, 13, 4096
 
-# The EM algorithm ends where no weight changes by more.
+# Most iterations of the EM algorithm; it ends when the weights change by less than `_CHANGE` in total.
 _N_ITERATIONS, _CHANGE = 200, 1e-6
-# A heavier tail must gain as many nats over all rows: where few rows are far out all tails are nearly as
-# likely.
+# A heavier tail must raise the log-likelihood of all rows together by this many nats: where few rows are
+# far out, all tails are about equally likely.
 _LEAST_GAIN = 4.0
-# A t distribution of so few degrees of freedom has no variance. In several columns one heavy tail would
-# give all of them, indicators too, draws without a variance, so it is for single columns. It must not be
-# chosen for its sharper peak, so Hill's estimate of the tail index, one over the degrees, must be above
-# one half. It takes the distances of the 15 % of the rows that are farthest out.
+# A t distribution with at most this many degrees of freedom has no variance. With several columns it
+# would give draws without a variance in all of them, indicators too, so it is for single columns only.
+# Nor must it be chosen for its sharper peak: Hill's estimate of the tail index (one over the degrees),
+# from the distances of the 15 % of the rows that are farthest out, must be above one half.
 WITHOUT_VARIANCE = 2.0
 _LEAST_TAIL_INDEX = 1 / WITHOUT_VARIANCE
 _FAR = 0.15
@@ -48,7 +49,7 @@ class Tail:
     """The t distribution of a background."""
 
     student: StudentT
-    weight: float  # Its weight in the background, if that is large; see `part_weights`
+    weight: float  # Its fraction of the background, before the bounds of `part_weights`
 
 
 def tail_log_density(
@@ -58,10 +59,10 @@ def tail_log_density(
     residual: np.ndarray,
     excluded: np.ndarray | None = None,
 ) -> np.ndarray:
-    """Return the log-density (n,) of rows under the t distribution of a background, in units of X.
+    """Return log-densities (n,) under a background's t distribution, per unit of the (mapped) columns.
 
-    Rows have hull coordinates (n, p) and residuals (n, d). Where they are training rows, `excluded` (n,)
-    are their log-densities in hull coordinates without themselves.
+    Rows have hull coordinates (n, p) and residuals (n, d). For training rows, `excluded` (n,) are their
+    leave-one-out log-densities under `student` in hull coordinates.
     """
     columns = embedding.metric.columns
     outside = columns.outside(residual)
@@ -80,9 +81,10 @@ def tail_log_density(
 def part_weights(
     background: float | np.ndarray, tail: float | np.ndarray
 ) -> list[float | np.ndarray]:
-    """Return the weights of the model, the KDE and the t distribution, in this order.
+    """Return the mixture weights of the model, the KDE and the t distribution, in this order.
 
-    The t distribution has the fraction `tail` of the background, but the KDE is left at least 0.019.
+    The t distribution has the fraction `tail` of the background, but at least 0.05 of it, and leaves
+    the KDE a weight of at least 0.019, or 0.95 of a background that is smaller than 0.02.
     """
     least = LEAST_TAIL * background
     most = np.maximum(least, background - (1 - LEAST_TAIL) * _LEAST_BACKGROUND)
@@ -91,7 +93,7 @@ def part_weights(
 
 
 def mixed(parts: np.ndarray, background: float, tail: float | np.ndarray) -> np.ndarray:
-    """Return the log-density (n,) of a mixture of parts (n, 3) with `part_weights`, in nats."""
+    """Return log-densities (n,) of a mixture, in nats, from those of its `parts` (n, 3)."""
     if not background:
         return parts[:, 0]
     weights = np.column_stack(np.broadcast_arrays(*part_weights(background, tail)))
@@ -99,9 +101,10 @@ def mixed(parts: np.ndarray, background: float, tail: float | np.ndarray) -> np.
 
 
 def background_weight(parts: np.ndarray, tail: float | np.ndarray, weights: np.ndarray) -> float:
-    """Return the background's weight, 0.02 to 0.9, likeliest given held-out `parts` (n, 3), in nats.
+    """Return the background's weight, 0.02 to 0.9, of highest likelihood at held-out rows.
 
-    It is the best of a grid of equal ratios, which is refined about it until they are below 0.1 %.
+    `parts` (n, 3) are their log-densities under the three parts of the mixture, in nats. The weight is
+    the best of a geometric grid, which is refined around it until its steps are about 0.15 %.
     """
     largest = parts.max(axis=1)
     densities = np.exp(parts - largest[:, None])
@@ -134,11 +137,11 @@ def choose_tail(
 ) -> Tail:
     """Return the t distribution of highest likelihood, with its weight in the background.
 
-    `students` begin with the heaviest tail, and lighter ones are preferred. `log_densities`
-    (n, n_students) are left-out log-densities, `kdes` (n, 2) those of kernel density estimates of the
-    model's bandwidth, in the place of the model, and of the background's; `distances` (n, n_students)
-    are those of the rows from the centers. A mixture of the three has the weights of highest likelihood,
-    by the EM algorithm.
+    `students` begin with the heaviest tail; lighter ones are preferred. For n held-out rows,
+    `log_densities` (n, n_students) are those under `students`, and `kdes` (n, 2) those under KDEs of
+    the model's bandwidth, in place of the model, and of the background's bandwidth; `distances`
+    (n, n_students) are the distances from the centers. Each t distribution is scored by its mixture with
+    the two KDEs, whose weights the EM algorithm fits.
     """
     best, chosen = -np.inf, None
     least_gain = _LEAST_GAIN * float(weights @ weights)
@@ -165,7 +168,7 @@ def choose_tail(
 
 
 def _tail_index(distances: np.ndarray, weights: np.ndarray) -> float:
-    """Return Hill's (1975) estimate of the tail index from distances (n,) of weights (n,), or zero."""
+    """Return Hill's (1975) estimate of the tail index, or zero; distances (n,) have weights (n,)."""
     order = np.argsort(-distances, kind="stable")
     n_far = int(np.searchsorted(np.cumsum(weights[order]), _FAR, side="right"))
     if not n_far:

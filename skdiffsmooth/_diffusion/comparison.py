@@ -43,35 +43,37 @@ class _Candidates(NamedTuple):
     narrower: tuple[Factors, ...]
 
 
-# What the scales are chosen from, in units of the leave-one-out bandwidth: both, or one where the other
-# is given. The default comes first, where metrics are compared, too. Wider smoothing is compared as long
-# as the likelihood increases, and narrower where wider is worse. Evidence: docs/evidence/defaults.md.
+# Candidates for bandwidth and sigma, as multiples of the leave-one-out bandwidth: for both, or for one
+# (0.0 for the other, which is given). The default comes first; metrics are compared with it, too. Wider
+# smoothing is tried as long as the likelihood increases, and narrower if the first wider candidate is
+# worse than the default. Evidence: docs/evidence/defaults.md.
 _BOTH = _Candidates(
     (DEFAULT_FACTORS, (0.7, 1.5)), ((0.85, 2.0), (0.7, 3.0), (0.55, 3.0)), ((0.85, 1.0),)
 )
 _BANDWIDTHS = _Candidates(((0.85, 0.0),), ((1.0, 0.0),), ((0.7, 0.0), (0.55, 0.0)))
 _SIGMAS = _Candidates(((0.0, 1.5),), ((0.0, 2.0), (0.0, 3.0), (0.0, 5.0)), ((0.0, 1.0), (0.0, 0.5)))
-# Nodes under which candidates are compared, and levels, each of one step: of one evaluation in up to ten
-# dimensions, and of two in more, where errors of the former lower the weight of the background.
+# Number of nodes with which candidates are compared; number of levels (of one step each) and solver in
+# few and in many dimensions. A step takes one evaluation in up to ten dimensions, and two in more, where
+# errors of single evaluations would lower the weight of the background.
 _NODES, _MOST_DIMENSIONS = 32, 10
 _FEW_DIMENSIONS, _MANY_DIMENSIONS = (6, Multistep()), (5, Heun())
-# Most rows by whose likelihood, under the model of all others, candidates are screened.
+# Most rows at which candidates are scored in screening.
 MOST_JUDGES = 256
-# Metrics depend on the number of rows even less than ratios to the leave-one-out bandwidth do.
+# Most training rows when metrics are compared: the best metric hardly depends on the number of rows.
 _MOST_ROWS_FOR_METRICS = 1000
-# The metric is the one where the kernel density estimate, the model without smoothing, is likeliest. The
-# model compares it with the next ones, `_N_METRICS` in all, that are within `_CLOSE` nats.
+# Metrics are first compared by the likelihood of the kernel density estimate, which is the model without
+# smoothing. The best `_N_METRICS` that are within `_CLOSE` nats are then compared by the smoothed model.
 KDE: Scales = (Relative(1.0), 0.0)
 _N_METRICS, _CLOSE = 3, 0.3
-# Scores that differ by less than this share are equal but for rounding.
+# Scores whose relative difference is smaller are equal up to rounding.
 _ROUNDING = 1e-9
 
-# Why "auto" is no choice where both scales are numbers.
+# Why "auto" compares nothing where both scales are numbers.
 _ABSOLUTE = "bandwidth and sigma are numbers, in units of X"
 
-# A metric that was fitted with the row that is left out is too good for it, the more so the fewer rows
-# there are for each column. With at most this many rows a column, or a pair of columns (a covariance has
-# one parameter for each), metrics are fitted without the rows that judge them.
+# The likelihood of a left-out row is too high in a metric that was fitted to this row too, most of all
+# with few rows per column. With at most this many rows per column, or per pair of columns (a covariance
+# has one parameter for each), metrics are fitted without the rows at which they are scored.
 _FEW_ROWS_A_COLUMN, _FEW_ROWS_A_PAIR = 20, 2
 _N_FOLDS = 5
 
@@ -84,7 +86,7 @@ class Settings(NamedTuple):
     background: float  # Weight of the background
 
     def parameters(self, parsed: ParsedParameters) -> dict[str, Any]:
-        """Return the parameters of an estimator that has these settings without comparing any."""
+        """Return parameters with which an estimator has these settings without a comparison."""
         scales = {
             name: _named(scale, parsed, name)
             for name, scale in zip(("bandwidth", "sigma"), self.scales, strict=True)
@@ -93,11 +95,11 @@ class Settings(NamedTuple):
 
 
 def _named(scale: Sigma | Relative, parsed: ParsedParameters, name: str) -> Any:
-    """Return the value of the parameter `name` that stands for a chosen scale."""
-    # Over a base "auto" compares nothing, and no string stands for a multiple of a mixture's scale.
+    """Return the value of the parameter `name` that gives a chosen scale."""
+    # With a base "auto" compares nothing, and no string can express a multiple of a mixture's scale.
     if isinstance(scale, Relative) and parsed.base is None:
         return str(scale)
-    # Metrics are compared without smoothing, whatever is requested.
+    # sigma is 0 when metrics are compared, whatever the user passed.
     return 0.0 if scale == 0 else parsed.requested[name]
 
 
@@ -107,27 +109,27 @@ def folds_for_metrics(points: np.ndarray, columns: ColumnSpace) -> Folds | None:
     if n_points > max(_FEW_ROWS_A_COLUMN * d, _FEW_ROWS_A_PAIR * d**2):
         return None
     n_folds = min(_N_FOLDS, n_points)
-    # Here and not above: loading it takes half as long as the whole of this package.
+    # Imported here, since it takes half as long to import as the whole of this package.
     from sklearn.model_selection import KFold
 
-    # Folds of neighbours would leave whole regions out.
+    # Shuffled: folds of neighbours would leave whole regions out.
     order = columns.order(points)
     splits = KFold(n_folds, shuffle=True, random_state=0).split(points)
     return [(np.sort(order[train]), np.sort(order[test])) for train, test in splits]
 
 
 class Comparison:
-    """Mean held-out log-densities of models under several settings, on the same rows.
+    """Comparison of settings by the mean held-out log-density of models, on the same rows.
 
-    - `parsed`: all that is not compared.
+    - `parsed`: parameters that are not compared.
     - `data`: rows; they must be distinct if they are left out one by one.
-    - `folds`: training and test rows, which share the relations between columns. None leaves each
-      row out of all the others, exactly.
+    - `folds`: indices of training and test rows; relations between columns are those of all rows. With
+      None, each row is scored under the model of all other rows, exactly.
     - `most_judges`: most rows that screening scores, taken evenly.
-    - `one_by_one`: a comparison of the same rows that leaves out each. Then the tail of the background
-      at the rows of all folds is that of left-out rows: it is the same in all metrics.
+    - `one_by_one`: a comparison that leaves out each of the same rows. If given, log-densities under
+      the background's t distribution are taken from it.
 
-    Where values were rounded, rows are scored at places where they may have been before.
+    Where values were rounded, rows are scored at values that they may have had before rounding.
     """
 
     def __init__(
@@ -152,10 +154,10 @@ class Comparison:
     def score(
         self, metric_index: int, scales: Scales, *, is_screening: bool
     ) -> tuple[float, Settings, list[float]]:
-        """Return the mean held-out log-density, the settings with a background, and folds' means.
+        """Return the mean held-out log-density, the settings with a background, and each fold's mean.
 
-        Means are in nats a row. `is_screening` scores at most 256 rows, with few nodes, levels and
-        steps, and takes the tail of the background from kernel density estimates.
+        Means are in nats per row. `is_screening` scores at most 256 rows, with few nodes, levels and
+        steps, and chooses the background's t distribution with kernel density estimates.
         """
         metric, background = self.metrics[metric_index], self.parsed.background
         folds = self.prepare(metric_index, is_screening=is_screening)
@@ -198,7 +200,7 @@ class Comparison:
         return float(row_weights @ by_row), Settings(metric, scales, background), means
 
     def prepare(self, metric_index: int, *, is_screening: bool) -> list[Fold]:
-        """Return the folds in the coordinates of a metric, which are computed once."""
+        """Return the folds in the coordinates of a metric; they are computed once and stored."""
         key = metric_index, is_screening
         if key not in self._folds:
             before = self._folds.get((metric_index, not is_screening))
@@ -225,7 +227,7 @@ class Comparison:
         return self._folds[key]
 
     def _geometry(self, metric_index: int, number: int) -> Geometry:
-        """Return the training rows of a fold in the coordinates of a metric."""
+        """Return the training rows of fold `number` in the coordinates of a metric."""
         if number not in self._training:
             train, _ = self.folds[number]
             self._training[number] = self.data
@@ -235,7 +237,10 @@ class Comparison:
         return make_geometry(self.metrics[metric_index], self._training[number], self.parsed)
 
     def _held_out(self, test: np.ndarray, *, has_relations: bool) -> HeldOutRows:
-        """Return rows to score, moved along relations to where they may have been before rounding."""
+        """Return the rows to score, with offsets to values that they may have had before rounding.
+
+        With `has_relations`, offsets of held-out folds satisfy the relations between columns.
+        """
         points, excluded = self.data.points, self.data.excluded
         exclude, weights, offsets = (
             test,
@@ -265,9 +270,9 @@ class Comparison:
     ) -> tuple[list[StudentT], list[np.ndarray], list[np.ndarray]]:
         """Return t distributions, and their log-densities and distances (n, n_students) in each fold.
 
-        They are fitted in the first metric of the same maps and relations. In units of X tails are the
-        same in all of these metrics: a t distribution that is fitted to linearly transformed rows is
-        transformed likewise.
+        They are fitted in the first metric of the same kind: both map columns or neither does, and both
+        scale columns or neither does. In units of X these metrics have the same t distributions: fitted
+        to linearly transformed rows, a t distribution is transformed likewise.
         """
         kinds = [(is_warped(metric), is_scaled(metric)) for metric in self.metrics]
         first = kinds.index(kinds[metric_index])
@@ -279,7 +284,7 @@ class Comparison:
             rows = [np.isin(exclude, test) for _, test in self.folds]
             return students, [tails[own] for own in rows], [distances[own] for own in rows]
         folds = self.prepare(first, is_screening=True)
-        # Where few rows of a fold use a direction, there are no heavy tails.
+        # A fold has no heavy tails where few of its rows vary along some direction.
         n_students = min(fold.tails.shape[1] for fold in folds)
         return (
             folds[0].geometry.students[-n_students:],
@@ -290,9 +295,9 @@ class Comparison:
     def _tail(
         self, metric_index: int, requested: float | Relative, bandwidths: Sequence[float]
     ) -> tuple[list[np.ndarray], float]:
-        """Return log-densities (n,) of folds under the background's t distribution, and its weight.
+        """Return each fold's log-densities (n,) under the background's t distribution, and its weight.
 
-        KDEs of given bandwidths take the place of models, which would take longer.
+        The t distribution is chosen with KDEs of given bandwidths; models would take longer.
         """
         key = metric_index, requested
         if key not in self._tails:
@@ -332,7 +337,7 @@ def _for_screening(parsed: ParsedParameters, dimension: int) -> ParsedParameters
 def settings_for(
     data: TrainingData, parsed: ParsedParameters
 ) -> tuple[Settings, Geometry, dict[str, str]]:
-    """Return settings, all rows in their metric, and for each "auto" why it was not chosen."""
+    """Return settings, all rows in their metric, and why parameters left at "auto" were not compared."""
     requested, metric = parsed.requested, parsed.metric
     reason = ""
     if parsed.base is not None:
@@ -363,7 +368,7 @@ def settings_for(
 def metrics_to_compare(
     parsed: ParsedParameters, data: TrainingData
 ) -> tuple[tuple[Metric, ...], str]:
-    """Return the candidate metrics for training rows; why there is only one, or ""."""
+    """Return the candidate metrics for training rows, and the reason if there is only one, else ""."""
     if not parsed.is_metric_free:
         return (parsed.metric,), ""
     if parsed.are_scales_absolute:
@@ -372,12 +377,12 @@ def metrics_to_compare(
         return ("euclidean",), "terminal_scale is a number, in units of X"
     metrics = parsed.kernel.candidate_metrics(data.rank)
     if data.has_circles and data.rank <= 1 and "scaled" in metrics:
-        # Powers of one column are the same.
+        # The metrics that are powers of the correlation matrix are the same for one column.
         metrics = "scaled", "local"
     if any(map(is_scaled, metrics)) and data.warped_columns is not None:
         metrics = (*metrics, *(warped(metric) for metric in metrics if is_scaled(metric)))
     if parsed.has_absolute_scale or not metrics:
-        # The number may have been meant in units of X, or of the standard deviations of the columns.
+        # A given scale may be meant in units of X, or of the standard deviations of the columns.
         metrics = tuple(dict.fromkeys(("euclidean", *metrics)))
     return metrics, f"kernel and rows allow {metrics[0]!r} only" if len(metrics) == 1 else ""
 
@@ -394,7 +399,7 @@ def _left_at_auto(parsed: ParsedParameters) -> list[str]:
 
 
 def _candidates(parsed: ParsedParameters) -> _Candidates:
-    """Return the factors to compare of those scales that are "auto"; one factor if none is."""
+    """Return the candidate factors for the scales that are "auto"; a single one if neither is."""
     if parsed.sigma is None:
         return _BOTH if parsed.bandwidth is None else _SIGMAS
     if parsed.bandwidth is None and parsed.sigma != 0:
@@ -405,19 +410,19 @@ def _candidates(parsed: ParsedParameters) -> _Candidates:
 def choose_settings(
     data: TrainingData, parsed: ParsedParameters, metrics: Sequence[Metric]
 ) -> tuple[Settings, Geometry]:
-    """Choose the metric, then the scales in it; return them and all rows in the metric.
+    """Return the chosen settings, first the metric, then the scales in it, and all rows in the metric.
 
-    Metrics are compared by the kernel density estimate of the given bandwidth or that of highest
-    likelihood, and up to three that are close by the model with default scales. Candidates are scored by
-    the log-likelihood at 256 rows, taken evenly, under at most 2000 others (metrics 1000), with few
-    nodes, levels and steps: scales by leaving out each row, metrics so too or, with few rows, by folds.
+    Metrics are compared by kernel density estimates of the given bandwidth, or of the one of highest
+    likelihood; then up to three close ones by the model with default scales. Candidates are scored by
+    the log-likelihood at up to 256 rows, taken evenly, under models of up to 2000 rows (metrics: 1000)
+    with few nodes, levels and steps. Single rows are left out; to compare metrics on few rows, folds.
     """
     candidates, default = _candidates(parsed), given_or_default(parsed)
     is_given = not (candidates.wider or candidates.narrower)
     if is_given and len(metrics) == 1 and parsed.background is not None:
         settings = Settings(metrics[0], default, parsed.background)
         return settings, make_geometry(metrics[0], data, parsed)
-    # A terminal scale that does not fit is an error of the model that is chosen, not of a candidate.
+    # An unsuitable terminal scale raises an error for the chosen model, not for a candidate.
     parsed = replace(parsed, terminal_scale="auto", resources=parsed.resources._replace(n_jobs=1))
     most = sum(map(len, candidates)) + (len(metrics) + _N_METRICS if len(metrics) > 1 else 0)
     with counted(most, "candidate") as done:
@@ -452,7 +457,7 @@ def _choose(
         kde = (parsed.bandwidth, 0.0) if isinstance(parsed.bandwidth, float) else KDE
         likely = likely_metrics(metrics, lambda some: [scored(compared, k, kde)[0] for k in some])
         if parsed.has_absolute_scale:
-            # A number may be meant in units of X, so the Euclidean metric is compared too.
+            # A given scale may be meant in units of X, so the Euclidean metric is compared too.
             likely = sorted({metrics.index("euclidean"), *likely})
         scores = {}
         if len(likely) > 1:
@@ -487,7 +492,7 @@ def _choose(
 
 
 def _likeliest(scores: Sequence[float]) -> int:
-    """Return the index of the first score that is highest up to rounding, the simplest candidate."""
+    """Return the index of the highest score; among equals up to rounding, of the first (simplest)."""
     least = max(scores) - _ROUNDING * abs(max(scores))
     return next(k for k, score in enumerate(scores) if score >= least)
 
@@ -497,8 +502,8 @@ def likely_metrics(
 ) -> list[int]:
     """Return the indices of one to three metrics in which the kernel density estimate is likeliest.
 
-    Columns are mapped in all of them or in none, as in the likeliest of the first and last of both
-    kinds. `score(indices)` returns the likelihoods in these metrics.
+    Either all of them map columns or none does: the first and last metric of both kinds are scored
+    first, and the kind of the best is kept. `score(indices)` returns the likelihoods in these metrics.
     """
     both: dict[bool, list[int]] = {}
     for index, metric in enumerate(metrics):
@@ -512,7 +517,7 @@ def likely_metrics(
 
 
 def _some_rows(data: TrainingData, most: int) -> TrainingData:
-    """Return at most `most` rows, taken evenly."""
+    """Return at most `most` of the rows, taken evenly by their distance from the center."""
     if len(data.points) <= most:
         return data
     taken = data.evenly(most)

@@ -5,10 +5,10 @@ With the joint log-density log p(a, b) of a model and draws a_j of a wider propo
     w_j = p(a_j, b) / q(a_j | b),    p(b) = E w,    p(a | b) = p(a, b) / p(b),
 
 and draws of p(a | b) are the a_j, resampled by their weights. Proposals are the conditionals of
-kernel density estimates (`proposal.py`) of three widths; how much each is used is adapted to the
-weights, row by row. The same quasi-random numbers are used for all rows. With one free column the
-draws are the nodes of a quadrature rule: E w = int_0^1 w dt in the distribution function t of q, by
-the trapezoidal rule, and draws are those of the interpolated density.
+kernel density estimates (`conditional_proposal.py`) of three widths, mixed with weights that are adapted
+to the w_j, row by row. The same quasi-random numbers are used for all rows. With one free column the a_j
+are the nodes of a quadrature rule: E w = int_0^1 w dt in the distribution function t of q, by the
+trapezoidal rule, and draws are those of the interpolated density.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from .joint_density import JointDensity
 from .weighted_draws import TAIL_NODES, BaseDraws, Pool, interpolated, propose, tail_nodes
 
 # Draws of the first round for each row; each further round doubles their number. With one free column
-# the first round has fewer where a tolerance is passed.
+# the first round has `_FEW` where a tolerance is passed.
 _FIRST, _FEW = 64, 32
 _MOST = 4096
 # With one free column: nodes that each further round adds where errors are largest, and most nodes.
@@ -41,18 +41,18 @@ _MOST_NODES = 512
 # Errors of log p(b), in nats, at which no more draws are made: with one free column (where the estimate
 # of the error is some ten times too large), with two, with more.
 _TOLERANCES = 0.01, 0.008, 0.05
-# Effective draws at which no more are drawn before they are resampled; fewer give a warning.
+# Effective sample size at which draws are enough to be resampled; a smaller one gives a warning.
 _LEAST_EFFECTIVE = 24.0
-# Initial weights of the proposals, and the least weight of each. Bounded importance weights need the
-# last one, whose kernels have the tails of a Cauchy distribution.
+# Initial weights of the proposals, and the least weight of each. The last proposal keeps importance
+# weights bounded, since its kernels have the tails of a Cauchy distribution.
 _WEIGHTS = np.array([0.3, 0.6, 0.1])
 _LEAST_WEIGHT = 0.05
 _TAIL_DEGREES = 1.0
-# Metropolis moves of draws, where one was resampled more than once.
+# Metropolis moves of draws, if any was resampled more than once.
 _N_MOVES = 5
-# A standard error, in nats, that is reported by a warning.
+# Standard error, in nats, above which a warning is issued.
 _LARGE_ERROR = 0.25
-# Tables need the same ones for each combination of levels; they are never changed.
+# Cached: tables use the same base draws for each combination of levels, and never change them in place.
 _base_draws = lru_cache(maxsize=8)(BaseDraws)
 
 
@@ -63,16 +63,16 @@ _Rounds = Generator[np.ndarray, np.ndarray, _Result]
 
 @dataclass(frozen=True, eq=False)
 class Conditional:
-    """The distribution of the free columns of a joint density given those of some indices, `columns`."""
+    """The distribution of the free columns of a joint density, given the columns `columns` (indices)."""
 
     joint: JointDensity
     columns: np.ndarray
     memory_limit: float
     tolerance: float | None = None
-    """The error of log p(b), in nats, at which no more draws are made; None is the smallest one."""
+    """The error of log p(b), in nats, at which no more draws are made; None takes `_TOLERANCES`."""
 
     def log_marginal(self, values: np.ndarray) -> _Rounds[tuple[np.ndarray, np.ndarray]]:
-        """Return log p(b) of given values (n, n_given), and its standard error, both (n,)."""
+        """Return log p(b) of given values (n, n_given) b, and its standard error, both (n,)."""
         if not self._n_free:
             return self.joint.log_density_of_rows(values), np.zeros(len(values))
         exact = self.joint.log_density_without_relations(self.columns, values)
@@ -93,8 +93,8 @@ class Conditional:
     ) -> np.ndarray:
         """Return rows (n, d) in units of X, one for each row of given values (n, n_given).
 
-        If they are `for_means`, draws may be equal: instead of moving them there are as many effective
-        proposals as draws, and means over the draws of a condition have no more than their error.
+        With `for_means`, draws may be equal: they are not moved apart but resampled from as many
+        effective proposals as draws, so that means over them are as exact as those of distinct draws.
         """
         given, (values, _) = values, self.joint.mapped(values, self.columns)
         distinct, which, counts = np.unique(values, axis=0, return_inverse=True, return_counts=True)
@@ -112,7 +112,7 @@ class Conditional:
                 rng.standard_normal((n_moves, n, self._n_free)),
             )
             if for_means:
-                # One in each of as many parts of equal probability as the condition has draws.
+                # Stratified: one number in each of as many equal intervals as the condition has draws.
                 rank = (
                     np.argsort(np.argsort(which, kind="stable"))
                     - (np.cumsum(counts) - counts)[which]
@@ -120,7 +120,7 @@ class Conditional:
                 uniform[:, 0] = (rank + uniform[:, 0]) / counts[which]
         coordinates = np.empty((n, len(self.joint.origin)))
         effective = np.empty(len(distinct))
-        # Rows with pools of one size together, so that few rows of many draws cost the others nothing.
+        # Rows with pools of the same size are drawn together: few large pools do not slow down others.
         for size in np.unique(least):
             own = np.flatnonzero(least == size)
             most = max(self._most, 4 * int(size)) if for_means else self._most
@@ -155,16 +155,16 @@ class Conditional:
         return _MOST_NODES if self._n_free == 1 else _MOST
 
     def _parts(self, n: int, n_draws: int) -> Iterator[slice]:
-        """Cut n rows of given values into parts whose temporaries fit into memory."""
+        """Return slices of n rows of given values, whose temporaries fit into memory."""
         return slices_within(n, n_draws * self._bytes_of_draw, self.memory_limit)
 
     @property
     def _bytes_of_draw(self) -> int:
-        # The distances of a round, which has half of all draws, from the centers, thrice.
+        # Three arrays of distances between the draws of a round (half of all draws) and the centers.
         return 12 * len(self.joint.centers) + 32 * len(self.joint.origin) + 128
 
     def parts_for_means(self, n: int) -> Iterator[slice]:
-        """Cut n rows into parts whose proposals fit into memory if all have one condition."""
+        """Return slices of n rows, whose proposals fit into memory if all have the same condition."""
         return slices_within(n, 4 * self._bytes_of_draw, self.memory_limit)
 
     def _base(self, n: int, seed: int) -> BaseDraws:
@@ -184,9 +184,9 @@ class Conditional:
     def _pool(
         self, values: np.ndarray, base: BaseDraws, least: int, enough: float | None = None
     ) -> _Rounds[Pool]:
-        """Draw until `enough` draws are effective, None being until standard errors are small.
+        """Return at least `least` weighted draws, and more until `enough` of them are effective.
 
-        The weighted draws are returned.
+        With one free column, or if `enough` is None, draws are added until standard errors are small.
         """
         is_curve = self._n_free == 1
         n, most, first, more = len(values), len(base.choice), _FIRST, _REFINED
@@ -228,7 +228,7 @@ class Conditional:
             start, stop = stop, min(stop + more if is_curve else 2 * stop, most)
 
     def _windowed(self, y: np.ndarray) -> _Rounds[np.ndarray]:
-        """Return the log-densities (m,) of coordinates y (m, d), windowed in free periodic columns."""
+        """Return log-densities (m,) at coordinates y (m, d), times the windows of `JointDensity`."""
         result = self.joint.log_window(y, self.columns)
         inside = result > -np.inf
         if inside.any():
@@ -245,14 +245,14 @@ class Conditional:
     ) -> np.ndarray:
         """Return coordinates (m, d) of draws for `rows` (m,), resampled from the pool by `uniform` (m,).
 
-        If any draw of a row repeats another, all are moved by steps of the Metropolis algorithm, for
-        which `accept` is (n_moves, m) and `noise` (n_moves, m, n_free).
+        If any draw of a row repeats another, all draws of the row are moved by Metropolis steps, with
+        uniform numbers `accept` (n_moves, m) and normal ones `noise` (n_moves, m, n_free).
         """
         log_masses = pool.log_masses - pool.log_masses.max(axis=1, keepdims=True)
         index = choose_in_rows(np.exp(log_masses), rows, uniform)
         coordinates, log_target = pool.coordinates[rows, index], pool.log_target[rows, index]
         first = np.unique(np.column_stack([rows, index]), axis=0, return_index=True)[1]
-        # Which draws repeat others depends on the weights: all of a row's draws are moved, or none.
+        # Which draws repeat others depends on the weights, so all draws of a row are moved, or none.
         has_repeated = np.bincount(rows) > np.bincount(rows[first], minlength=rows.max() + 1)
         moved = np.flatnonzero(has_repeated[rows])
         if len(moved):
@@ -267,7 +267,7 @@ class Conditional:
         return coordinates
 
     def warn_of_support(self, values: np.ndarray) -> None:
-        """Warn where given values (n, n_given) are far from those of all rows."""
+        """Warn if given values (n, n_given) are far from the values of all training rows."""
         kernels = self._kernels(self.joint.mapped(values, self.columns)[0])[0]
         centers = (self.joint.centers / kernels.scale) @ kernels.frame.given_axes
         warn_of_far_values(kernels.nearest, centers)
@@ -278,7 +278,7 @@ def log_density_of_columns(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the log-density (n,) of some columns of rows X given others, and its standard error.
 
-    `scored` and `given` are indices of columns; the rest is integrated out.
+    `scored` and `given` are indices of columns; all other columns are integrated out.
     """
     columns = np.union1d(scored, given)
     if len(given):
@@ -293,7 +293,7 @@ def log_density_of_columns(
 
 
 def together(joint: JointDensity, jobs: Sequence[_Rounds[_Result]]) -> list[_Result]:
-    """Return the results of jobs, whose queries are evaluated together: few take as long as many."""
+    """Return the results of jobs whose queries are evaluated in one batch, which saves overhead."""
     results: dict[int, _Result] = {}
     answers: dict[int, np.ndarray | None] = dict.fromkeys(range(len(jobs)))
     while answers:
@@ -336,13 +336,13 @@ def _warn_of_errors(error: np.ndarray, largest: float) -> None:
     if is_large.any():
         warn_user(
             f"the Monte-Carlo error of {is_large.sum()} of {len(error)} log-densities is large, up to "
-            f"{error.max():.2g} nats after the most draws that are made. Pass return_error=True for all "
+            f"{error.max():.2g} nats with the maximum number of draws. Pass return_error=True for all "
             "errors, or leave fewer columns free."
         )
 
 
 def _warn_of_few(effective: np.ndarray) -> None:
-    """Warn if draws were resampled from few effective ones (n,)."""
+    """Warn if the effective number (n,) of proposals to resample from is small for some conditions."""
     is_few = effective < _LEAST_EFFECTIVE
     if is_few.any():
         warn_user(

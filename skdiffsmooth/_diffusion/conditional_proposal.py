@@ -1,4 +1,4 @@
-"""Distributions that conditional draws are proposed from: mixtures of Gaussian and of t kernels.
+"""Proposal distributions for conditional draws: mixtures of Gaussian and of t kernels.
 
 A mixture sum_i w_i K(z - c_i) of equal kernels has conditionals in closed form. With z split by
 orthogonal axes into a given part b and a free part a,
@@ -65,13 +65,13 @@ class ConditionalKernels:
     given: np.ndarray  # Coordinates (n, n_given) of the given values
     centers: np.ndarray  # Shape (N, n_free)
     log_weights: np.ndarray  # Shape (n, N)
-    widths: np.ndarray  # Of the kernels, (n, N) or (1, 1)
+    widths: np.ndarray  # Widths of the kernels, (n, N) or (1, 1)
     degrees: float | None
     nearest: np.ndarray
     """Distance (n,) of the given values from the nearest center, in widths of the kernel."""
 
     def rows(self, index: np.ndarray) -> ConditionalKernels:
-        """Return the mixtures of some of the rows."""
+        """Return the mixtures of the rows of an index array."""
         widths = self.widths if self.degrees is None else self.widths[index]
         return replace(
             self,
@@ -84,10 +84,10 @@ class ConditionalKernels:
     def draw(
         self, rows: np.ndarray, uniform: np.ndarray, noise: np.ndarray, stretch: np.ndarray
     ) -> np.ndarray:
-        """Return coordinates (m, d) of one draw for each entry of `rows` (m,), with repetitions.
+        """Return coordinates (m, d) of one draw for each entry of `rows` (m,), which may repeat.
 
-        A center is chosen by `uniform` (m,); the noise (m, n_free) is standard normal, and `stretch`
-        (m,) makes a t distribution of it.
+        A center is chosen by `uniform` (m,); the noise (m, n_free) is standard normal, and multiplied by
+        `stretch` (m,) it has a t distribution.
         """
         index = choose_in_rows(np.exp(self.log_weights), rows, uniform)
         if self.degrees is not None:
@@ -120,7 +120,7 @@ class ConditionalKernels:
         return logsumexp(log_kernel, axis=2) + self.frame.log_volume
 
     def cdf(self, coordinates: np.ndarray) -> np.ndarray:
-        """Return the distribution functions (n, m) of the one free column at draws (n, m, d)."""
+        """Return the distribution function (n, m) of the only free column at draws (n, m, d)."""
         free = self.free(coordinates)
         lengths = (free - self.centers[:, 0]) / self.widths[:, None]
         below = ndtr(lengths) if self.degrees is None else stdtr(self.degrees, lengths)

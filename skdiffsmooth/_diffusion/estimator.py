@@ -34,7 +34,7 @@ from .sharded import check_same_parameters, check_suits_shards
 from .source import NoisedData
 from .training_data import TrainingData
 
-# An estimate of the nodes of the models that `fit` compares, which decides the number of threads only.
+# Assumed number of nodes of the models that `fit` compares; only the number of threads depends on it.
 _NODES_OF_CANDIDATES = 64
 # Approximate share of the time of a fit that the choice of settings takes, for reports of progress.
 _SHARE_OF_CHOICE = 0.8
@@ -43,7 +43,7 @@ _SHARE_OF_CHOICE = 0.8
 class BaseScoreDiffusion(FlowDensity):
     """A diffusion over the training rows, whose score is smoothed by a kernel.
 
-    A subclass stores its parameters and returns the kernel that they stand for from `_kernel_choice`.
+    A subclass stores its parameters; its `_kernel_choice` returns the kernel that they define.
     """
 
     # Set by the constructors of the subclasses.
@@ -59,7 +59,7 @@ class BaseScoreDiffusion(FlowDensity):
 
     @abstractmethod
     def _kernel_choice(self) -> KernelChoice:
-        """Check the parameters that choose the directions of smoothing, and return the choice."""
+        """Return the choice of the directions of smoothing, after checking its parameters."""
 
     # ------------------------------------------------------------------------------------ fitting
 
@@ -87,16 +87,16 @@ class BaseScoreDiffusion(FlowDensity):
         -----
         UserWarning
             If rows were merged that are not exactly equal, columns are rounded, discrete or have one
-            value that stands out, or look like degrees with the period of radians, or the reverse: the
+            very frequent value, or look like degrees with the period of radians, or the reverse: the
             message names them.
             Also if scales that were passed are so narrow that most draws are near-copies of rows.
 
         Notes
         -----
-        Costs one singular value decomposition and, for "loo" scales, some twenty leave-one-out sums of
-        256 rows over all others, and three to six of all rows; of more than 20 000 rows, of 4000
-        held-out rows over the others, merged. Unless both scales are numbers, up to seven candidates
-        are compared by 256 of at most 2000 rows.
+        `fit` computes one singular value decomposition and, for "loo" scales, some twenty leave-one-out
+        sums for 256 rows over all others, and three to six for all rows (with more than 20 000 rows: for
+        4000 held-out rows over the others, merged). Unless both scales are numbers, up to seven
+        candidates are scored at 256 of at most 2000 rows.
         """
         shards = resolve_shards(self.shards)
         if not shards.alone:
@@ -147,12 +147,12 @@ class BaseScoreDiffusion(FlowDensity):
         return self
 
     def partial_fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> Any:
-        """Add rows to a fitted model, with the scales that it has.
+        """Add rows to a fitted model and keep its scales.
 
         The result is that of `fit` on all rows with ``bandwidth_``, ``sigma_``, ``metric_`` and
-        ``background_`` as parameters: nothing is chosen again, and as nothing is trained this is
-        nearly free. The best bandwidth falls slowly as rows are added: call `fit` on all rows when
-        their number has doubled. Without a fitted model it is `fit`.
+        ``background_`` as parameters: nothing is chosen again or trained, so this takes little time.
+        The best bandwidth decreases slowly as rows are added: call `fit` on all rows when their number
+        has doubled. If the estimator is not fitted, `fit` is called.
 
         Parameters
         ----------
@@ -160,7 +160,7 @@ class BaseScoreDiffusion(FlowDensity):
             Rows to add.
         y : ignored
         sample_weight : array-like of shape (n_samples,), default=None
-            Non-negative weights, in the units of those of `fit`, where a row without one has weight 1.
+            Non-negative weights, in the units of those of `fit`; each row has weight 1 by default.
 
         Raises
         ------
@@ -169,7 +169,7 @@ class BaseScoreDiffusion(FlowDensity):
 
         Notes
         -----
-        A metric by name, learned tangents and a `base` are computed from all rows again.
+        A metric that has a name, learned tangents and a `base` are computed from all rows again.
 
         Examples
         --------
@@ -218,7 +218,7 @@ class BaseScoreDiffusion(FlowDensity):
     coordinates_ = FromModel(lambda model: model.embedding.metric)
     """Coordinates of the metric."""
     warp_ = FromModel(lambda model: model.embedding.metric.columns.warp)
-    """Maps of single columns, by their indices; None where the metric maps none."""
+    """Maps of single columns, by their indices; None if the metric maps no column."""
     hull_ = FromModel(lambda model: model.embedding.hull)
     """Affine hull in which the flow runs."""
     base_ = FromModel(lambda model: model.data.base)
@@ -249,23 +249,24 @@ class BaseScoreDiffusion(FlowDensity):
         """Return the log-density of each training point under the model fitted to all other points.
 
         It is exact for the fitted scales, without a refit, and takes as long as scoring the points once.
-        What was learned from all rows is kept, and includes the point: tangents of ``manifold="local"``
+        What was learned from all rows, the point included, is kept: tangents of ``manifold="local"``
         raise its log-density by some hundredths of a nat, a covariance "data" or principal components by
         less, and a `metric` other than "euclidean" by more if there are few rows for each column. Equal
-        rows are one point, so this leaves a value out, not a copy of it, unless `own_weights` says so.
-        Sums are over all the points, whatever `tol`.
+        rows are one point, so all copies are left out together, unless `own_weights` is passed. Points
+        are not merged, whatever `tol`.
 
         Parameters
         ----------
         own_weights : array-like of shape (n_points,), default=None
-            The part of its weight that each point loses when it is left out, in the units of
+            What is subtracted from the weight of each point when it is left out, in the units of
             ``weights_``, for example ``weights_ / n_copies`` for one of n_copies equal rows. None
-            leaves out all of it.
+            subtracts all of it.
 
         Returns
         -------
         ndarray of shape (n_points,)
-            In nats, in the order of ``points_``; ``weights_ @`` it is the leave-one-out log-likelihood.
+            In nats, in the order of ``points_``. The mean weighted by ``weights_`` is the leave-one-out
+            log-likelihood per row.
 
         Raises
         ------
@@ -303,7 +304,7 @@ class BaseScoreDiffusion(FlowDensity):
     def trajectories(
         self, X: Any = None, n_samples: int | None = None, random_state: Any = None
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Return where rows, or draws, are at each noise scale of the flow.
+        """Return the positions of rows, or of draws, at each noise scale of the flow.
 
         Parameters
         ----------
@@ -320,23 +321,23 @@ class BaseScoreDiffusion(FlowDensity):
         noise_scales : ndarray of shape (n_steps + 1,)
             In units of the metric: increasing for `X`, decreasing for draws.
         rows : ndarray of shape (n_steps + 1, n_rows, n_features)
-            In units of X, within the affine hull of the training rows. The last ones of draws are those
-            of `sample` with the same seed, if the background is zero and the hull is all of the space.
+            In units of X, within the affine hull of the training rows. The last positions of draws are
+            those of `sample` with the same seed, if the background is zero and the hull is all of R^d.
 
         Raises
         ------
         NotFittedError
             If `fit` was not called.
         TypeError, ValueError
-            If both or none of `X` and `n_samples` are passed, either does not fit, the solver is
-            stochastic and `X` is passed, or with `shards`.
+            If both or none of `X` and `n_samples` are passed, if one of them is not valid, if `X` is
+            passed and the solver is stochastic, or with `shards`.
 
         Notes
         -----
-        Rows for which steps of one evaluation are too long are not followed again, so their draws differ
-        from those of `sample` by some hundredths of a bandwidth or more.
-        Costs as much as `sample` of as many rows, and keeps ``8 * n_steps * n_rows * n_features``
-        bytes. With ``solver="adaptive"`` the steps are those that it divides.
+        Where steps of one evaluation are too long, `sample` follows draws again by another solver and
+        `trajectories` does not: these draws differ by some hundredths of a bandwidth or more. The call
+        takes as long as `sample` of as many rows, and ``8 * n_steps * n_rows * n_features`` bytes of
+        memory. With ``solver="adaptive"`` no positions within the steps that it divides are returned.
 
         Examples
         --------
@@ -401,9 +402,10 @@ class BaseScoreDiffusion(FlowDensity):
     def effective_sample_size(self, X: Any, t: float | None = None) -> np.ndarray:
         """Return the effective number of training rows in the smoothed score at each query.
 
-        It is one over the sum of the squared weights, sum_m q_m W_i(x + xi_m) of row i. It is one
-        where the score points to a single row, and the number of rows at large noise. Smoothing
-        increases it; `score_variance` estimates by how much the variance of the score decreases.
+        It is one over the sum, over rows i, of (sum_m q_m W_i(x + xi_m))^2: W_i is the posterior weight
+        of row i, xi_m are the nodes and q_m their weights. It is one where the score points to a single
+        row, and the number of rows at large noise. Smoothing increases it; `score_variance` estimates
+        by how much the variance of the score decreases.
 
         Parameters
         ----------
@@ -426,12 +428,12 @@ class BaseScoreDiffusion(FlowDensity):
 
         See Also
         --------
-        skdiffsmooth.diagnostics.bulk_ess : That of Markov chains, another quantity.
+        skdiffsmooth.diagnostics.bulk_ess : That of Markov chains, which is defined differently.
 
         Notes
         -----
-        ``n_samples * n_nodes * n_points`` exponentials, in tiles within `memory_limit`. Points are not
-        merged, whatever `tol`; equal rows are one of larger weight.
+        Computes ``n_samples * n_nodes * n_points`` exponentials, in tiles within `memory_limit`. Points
+        are not merged, whatever `tol`; equal rows are one row of larger weight.
 
         Examples
         --------
@@ -466,8 +468,8 @@ class BaseScoreDiffusion(FlowDensity):
         Returns
         -------
         ndarray of shape (n_samples, n_features)
-            Of each component, in squared nats per squared unit of X. Zero in directions in which the
-            data have no extent.
+            Variance of each component, in squared nats per squared unit of X. Zero in directions in
+            which the data have no extent.
 
         Raises
         ------
@@ -478,8 +480,8 @@ class BaseScoreDiffusion(FlowDensity):
 
         Notes
         -----
-        The cost of `effective_sample_size`, and ``n_samples * n_nodes * n_points`` multiply-adds for
-        each dimension of the data's affine hull.
+        Computes what `effective_sample_size` does, and ``n_samples * n_nodes * n_points`` multiply-adds
+        for each dimension of the data's affine hull.
 
         References
         ----------
@@ -504,9 +506,9 @@ class BaseScoreDiffusion(FlowDensity):
         X, scale = self._check_query(X), self._noise_scale(t)
         if self.model_.data.shards is not None or self.model_.data.base is not None:
             raise ValueError(
-                "effective_sample_size and score_variance count training rows, and need all of them in "
-                f"one process; got a base or shards={self.model_.data.shards!r}. Fit with shards=None "
-                "and base=None."
+                "effective_sample_size and score_variance need the weights of all training rows in one "
+                f"process; got a base or shards={self.model_.data.shards!r}. Fit with shards=None and "
+                "base=None."
             )
         return self.model_.influence_at(X, scale, self._resources())
 
@@ -546,7 +548,7 @@ class BaseScoreDiffusion(FlowDensity):
         shards = resolve_shards(self.shards)
         X = shards.together(super()._check_query, X, ignored)
         if not shards.alone:
-            # A parameter that is wrong in one process is named before parameters are compared.
+            # A wrong parameter of one process raises its own error before parameters are compared.
             self._resources()
             self._check_same(shards, "rows of X, or parameters,", X)
         return X

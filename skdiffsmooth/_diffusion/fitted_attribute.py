@@ -14,7 +14,7 @@ Value = TypeVar("Value")
 
 
 class FromModel(Generic[Value]):
-    """A read-only fitted attribute, which `read` returns for a model."""
+    """A read-only fitted attribute, whose value is `read(model)`."""
 
     def __init__(self, read: Callable[[DiffusionModel], Value]) -> None:
         self.read = read

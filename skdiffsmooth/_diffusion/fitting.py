@@ -35,19 +35,19 @@ from .settings import (
 )
 from .source import NoisedData, backend_in_range
 
-# Steps take one evaluation if sigma is at most `_MOST_BANDWIDTHS` bandwidths, and they are too long for
-# at most the part `_MOST_ROUGH` of checked rows; else single evaluations miss jumps of posterior means.
+# Steps take one evaluation if sigma is at most `_MOST_BANDWIDTHS` bandwidths and such steps are too long
+# for at most a fraction `_MOST_ROUGH` of checked rows; else they would miss jumps of posterior means.
 _MOST_BANDWIDTHS, _MOST_ROUGH = 4.0, 1 / 12
-# Noise scales above which, as sigma, levels have several steps; by that rule, most steps of a level, and
-# of all, beyond which sigma is too many bandwidths for any number.
+# Smoothing scale, in noise scales, above which a level has several steps; the most steps of one level
+# and of all levels together by that rule.
 _MANY_NOISE_SCALES, _MOST_STEPS_A_LEVEL, _MOST_STEPS = 5.0, 32, 256
-# Over a fitted mixture: levels and steps in those over windows; nodes in those for rows, and dimensions
-# above which it has them. Held-out rows are outside its thin components, and all err in one direction.
+# With a fitted mixture as base: factors of the numbers of levels and steps, and of nodes above
+# `_MOST_DIMENSIONS` dimensions. Held-out rows are outside thin components, and all errors have one sign.
 _REFINEMENT_OVER_MIXTURES, _MORE_NODES, _MOST_DIMENSIONS = 2, 8, 10
-# Most dimensions in which nodes over rows are frames; above ten, what all rows have in common of their
-# divergences' error is corrected.
+# Most dimensions in which nodes are `gaussian_frames`, without a base; above ten dimensions, the mean
+# error of the divergences over rows is then corrected.
 _MOST_FRAMES = 64
-# Most rows by whose likelihood candidates are compared and tails chosen.
+# Most rows with which candidates are compared and tails chosen.
 MOST_ROWS = 2000
 
 
@@ -75,7 +75,7 @@ def make_model(
     widest = _largest_variance(geometry)
     noise = noise_for(parsed.noise, widest)
     finest = sigma(bandwidth) if callable(sigma) else sigma
-    # A sigma whose square underflows is no smoothing.
+    # A sigma whose square underflows is not an error: it does not smooth.
     check_ratio("sigma", max(finest, 1.0), unit)
     rule, is_fixed = parsed.rule, parsed.rule.n_nodes > 0
     if geometry.base is None and isinstance(kernel, ConstantShape):
@@ -117,7 +117,7 @@ def make_model(
         has_more = is_mixture and not by_frames and kernel.rank > _MOST_DIMENSIONS
         n_nodes = _MORE_NODES * kernel.n_nodes if has_more else kernel.n_nodes
         rule = replace(rule, n_nodes=n_nodes)
-    # Raises now, and not at the first query, where a tile does not fit into memory_limit.
+    # If a tile does not fit into memory_limit, this raises an error now, not at the first query.
     schedule(rule).posterior_at(bandwidth)
     error = 0.0
     if is_smoothed and kernel.rank and not (is_candidate and is_fixed):
@@ -185,13 +185,13 @@ def _smoothed_levels(
         steps = _with_shorter_steps(steps, levels, scales * kernel.widest_std)
     parsed.kernel.check_scales(kernel, geometry.coordinates, bandwidth, scales)
     if not scales.any() and parsed.terminal == "empirical":
-        # The unsmoothed flow leads from p_T to p_eps whatever T is: the identity, from p_eps.
+        # Without smoothing the terminal scale has no effect; at the bandwidth, no flow is needed.
         levels = NoiseLevels(bandwidth, bandwidth, levels.n_levels)
     return _SmoothedLevels(levels, scales, steps, requested)
 
 
 def _corrected(source: NoisedData, resources: Resources) -> NoisedData:
-    """Return data whose divergences have no error in common to all rows (`divergence_shifts`)."""
+    """Return data whose divergences are corrected by their mean error (`divergence_shifts`)."""
     smoothing = source.smoothing
     assert isinstance(smoothing, FrozenKernel)
 
@@ -204,7 +204,7 @@ def _corrected(source: NoisedData, resources: Resources) -> NoisedData:
 
 
 def _tolerance(geometry: Geometry, parsed: ParsedParameters, *, is_smoothed: bool) -> float:
-    """Return the tolerance of merged points; components of a base are not merged."""
+    """Return the error, in nats, that merging of points may cause; zero with a base."""
     if geometry.base is not None:
         return 0.0
     n_points = geometry.data.shards.total(len(geometry.data.points))
@@ -228,7 +228,7 @@ def _with_solver(
     *,
     is_candidate: bool,
 ) -> DiffusionModel:
-    """Return the model, with a tolerance where rows with too long steps are followed again."""
+    """Return the model; its `tol` is set if rows whose steps are too long are to be followed again."""
     solver = parsed.solver or Heun()
     is_followed_again = (
         parsed.n_steps is None
@@ -252,10 +252,10 @@ def _with_shorter_steps(
 ) -> tuple[int, ...]:
     """Return the number of steps of each level, more where the kernel is wide against the noise.
 
-    `widths` (n_levels,) are standard deviations of the kernel. The posterior mean jumps at small noise,
-    over steps that are shorter the smaller the noise is. A level has at most 32 times as many, and the
-    largest numbers are cut until all levels together have 256. So steps are longer than this rule's
-    beyond some 130 bandwidths; `fit` estimates their error.
+    `widths` (n_levels,) are standard deviations of the kernel. At small noise the posterior mean jumps,
+    within intervals that shrink with the noise. Numbers of steps are multiplied by at most 32, and the
+    largest are cut until all levels together have 256. With a sigma above some 130 bandwidths, steps are
+    therefore longer than this rule requires; `fit` estimates their error.
     """
     scales = np.array([levels.start(level) for level in range(levels.n_levels)])
     factors = np.clip(widths / (_MANY_NOISE_SCALES * scales), 1.0, _MOST_STEPS_A_LEVEL)
@@ -280,13 +280,14 @@ def _with_fewer_evaluations(
 def _tail(model: DiffusionModel, geometry: Geometry, resources: Resources) -> Tail:
     """Return the t distribution of the background of a model, with its weight.
 
-    They are chosen by left-out likelihoods of at most 2000 rows, in a mixture with kernel density
-    estimates. In several processes the weight is the least one, the distribution the likeliest.
+    They are chosen by leave-one-out likelihoods of at most 2000 rows, in a mixture with kernel density
+    estimates. With several processes the weight is `LEAST_TAIL`, and the t distribution is the one of
+    highest leave-one-out likelihood.
     """
     students, queries = geometry.students, geometry.queries
     geometry = geometry.with_copies_apart()
     data, points, weights = geometry.data, geometry.coordinates, geometry.data.weights
-    if len(points) == 1 and data.shards.alone:  # which has no scale
+    if len(points) == 1 and data.shards.alone:  # a single row has no scale
         return Tail(replace(students[0], residual_scale=WIDTH * model.bandwidth), LEAST_TAIL)
     excluded = [student.leave_one_out_log_density(points, weights) for student in students]
     if not data.shards.alone:

@@ -1,4 +1,4 @@
-"""Training rows and kernel in the coordinates in which the flow runs, and the scales there."""
+"""Training rows, kernel, bandwidth and sigma in the coordinates in which the flow runs."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ Factors = tuple[float, float]
 Scales = tuple[float | Relative, Sigma | Relative]
 
 # Bandwidth and smoothing scale in units of the leave-one-out bandwidth of the Gaussian KDE in the same
-# metric, where nothing can be compared; docs/evidence/defaults.md has the evidence.
+# metric, where candidates are not compared; docs/evidence/defaults.md has the evidence.
 DEFAULT_FACTORS: Factors = (0.85, 1.5)
-# Over a mixture both are in units of the narrowest standard deviation of its components, and over
-# windows sigma is in units of their own bandwidth; docs/evidence/bases.md has the figures.
+# With a mixture as base both are in units of the narrowest standard deviation of its components, with
+# `ManifoldParzen` windows in units of their leave-one-out bandwidth; docs/evidence/bases.md has figures.
 _FACTORS_OF_MIXTURES: Factors = (0.3, 2.0)
 _FACTORS_OF_WINDOWS: Factors = (1.0, 1.0)
 
@@ -52,7 +52,7 @@ class Geometry:
 
     @property
     def periods(self) -> np.ndarray | None:
-        """Periods (r,) of the hull coordinates, 0 where one has none; None where no column has one."""
+        """Periods (r,) of the hull coordinates, 0 for one without; None if no column has a period."""
         periods = self.metric.periods
         return None if periods is None else np.abs(self.hull.basis.T) @ periods
 
@@ -63,12 +63,12 @@ class Geometry:
 
     @property
     def excluded(self) -> ExcludedRows | None:
-        """How left-out rows are scored, or None where they are scored as they are."""
+        """Values at which left-out rows are scored if columns are rounded; None: their own values."""
         return self.data.excluded
 
     @cached_property
     def queries(self) -> Queries | None:
-        """Queries at which left-out rows are scored, in hull coordinates; None: at the points."""
+        """Queries at which left-out rows are scored, in hull coordinates; None: the points."""
         if self.excluded is None:
             return None
         x = self.moved(self.excluded.exclude, self.excluded.offsets)
@@ -87,23 +87,23 @@ class Geometry:
         embedding = Embedding(self.metric, self.hull)
         x, weights = self.coordinates, self.data.weights
         if self.queries is not None:
-            # The peak of a t distribution at a value that many rows have would have no width.
+            # At a value that many rows have, the peak of a t distribution would have width zero.
             x, _, weights = self.queries
         periods = () if self.periods is None else tuple(self.periods[self.periods > 0].tolist())
         degrees, dimension = DEGREES, x.shape[1] - len(periods) + self.hull.codimension
         if dimension > 1 and len(x) > 1 and self.data.shards.alone:
-            # The others are never chosen.
+            # t distributions without a variance are only for single columns (`choose_tail`).
             degrees = tuple(nu for nu in DEGREES if nu > WITHOUT_VARIANCE)
         return fit_student_t(x, weights, embedding, degrees, self.data.shards, periods)
 
     def with_copies_apart(self) -> Geometry:
-        """Return the geometry with the training rows that score left-out rows."""
+        """Return the geometry with each copy of discrete rows as a point, so that it can be left out."""
         if self.excluded is None:
             return self
         point, weights = self.excluded.point, self.excluded.weights
         data = replace(self.data, points=self.data.points[point], weights=weights)
         apart = replace(self, data=data, coordinates=self.coordinates[point])
-        # The same left-out rows: their indices are those of the first training rows.
+        # Indices of left-out rows stay valid, since the copies come after the distinct rows.
         vars(data).update(excluded=self.excluded)
         vars(apart).update(queries=self.queries)
         return apart
@@ -143,7 +143,7 @@ def make_geometry(metric: Metric, data: TrainingData, parsed: ParsedParameters) 
             parsed.resources.memory_limit,
             linear.unit,
         )
-        # Windows keep to the hull of the rows; the components of a fitted mixture fill the space.
+        # Windows are within the hull of the rows; the components of a fitted mixture fill the space.
         hull = hull.joined(None) if base.floors.any() else hull
     kernel, hull, learned = parsed.kernel.reduce(measured, data.weights, hull, metric, data.shards)
     coordinates, _ = hull.split(measured)
@@ -154,7 +154,7 @@ def make_geometry(metric: Metric, data: TrainingData, parsed: ParsedParameters) 
 def _metric_and_hull(
     metric: Metric, data: TrainingData, unit: float
 ) -> tuple[LinearMetric, AffineHull]:
-    """Return the coordinates of a metric, in a unit where it is Euclidean, and the hull of the rows."""
+    """Return the coordinates of a metric, divided by `unit` if Euclidean, and the hull of the rows."""
     periodic = data.periodic_for(metric)
     if periodic is not None:
         others = data.linear if is_scaled(metric) else data.only(~periodic.is_periodic)
@@ -174,15 +174,15 @@ def leave_one_out_bandwidth(
     is_screening: bool = False,
     near: float | None = None,
 ) -> float:
-    """Return the likeliest leave-one-out bandwidth of the KDE, `near` that of other rows.
+    """Return the bandwidth of highest leave-one-out likelihood of the KDE.
 
-    Screening scores 256 rows at most.
+    The search starts at `near`, the bandwidth for other rows. Screening scores 256 rows at most.
     """
     queries, geometry = geometry.queries, geometry.with_copies_apart()
     return gaussian_leave_one_out(
         geometry.coordinates,
         geometry.data.weights,
-        # Rows of a part that lie in a plane do not vouch for a narrow bandwidth outside of it.
+        # Rows of a part of a table may lie in a plane only by chance, which would make h too narrow.
         0 if geometry.metric.columns.covariance is not None else geometry.hull.codimension,
         parsed.resources.backend,
         parsed.resources.memory_limit,
@@ -194,7 +194,7 @@ def leave_one_out_bandwidth(
 
 
 def given_or_default(parsed: ParsedParameters, factors: Factors | None = None) -> Scales:
-    """Return bandwidth and sigma, where they are "auto" as multiples of the scale of rows or base."""
+    """Return bandwidth and sigma; "auto" becomes a multiple of the scale of the rows or of the base."""
     if factors is None:
         factors = DEFAULT_FACTORS
         if isinstance(parsed.base, ManifoldParzen):
@@ -205,7 +205,7 @@ def given_or_default(parsed: ParsedParameters, factors: Factors | None = None) -
     if sigma is None:
         sigma = Relative(factors[1])
     if bandwidth is None:
-        # Without smoothing the leave-one-out bandwidth is the KDE's own best.
+        # Without smoothing the model is a KDE, for which the leave-one-out bandwidth is best.
         is_kde = parsed.base is None and not callable(sigma) and sigma == 0
         bandwidth = Relative(1.0 if is_kde else factors[0])
     return bandwidth, sigma
@@ -214,7 +214,7 @@ def given_or_default(parsed: ParsedParameters, factors: Factors | None = None) -
 def scales_in(
     geometry: Geometry, parsed: ParsedParameters, scales: Scales, h: float | None = None
 ) -> tuple[float, Sigma]:
-    """Return bandwidth and smoothing scale as numbers, in units of the coordinates."""
+    """Return bandwidth and sigma in units of the coordinates; relative scales are multiples of `h`."""
     bandwidth, sigma = scales
     unit = geometry.metric.unit
     if h is None and (isinstance(bandwidth, Relative) or isinstance(sigma, Relative)):
@@ -241,12 +241,12 @@ def scales_in(
 
 
 def _in_unit(sigma: Callable[[float], float], unit: float) -> Callable[[float], float]:
-    """Return a smoothing scale, as a function of the noise scale, with both in a unit."""
+    """Return a smoothing scale as a function of the noise scale, both divided by `unit`."""
     return lambda scale: sigma(unit * scale) / unit
 
 
 def rounding_error(geometry: Geometry) -> float:
-    """Return a bound on the rounding errors of coordinates of the rows, which bandwidths exceed."""
+    """Return a bound on rounding errors of the rows' coordinates; bandwidths must be larger."""
     radius = geometry.data.shards.largest(float(np.abs(geometry.coordinates).max(initial=0.0)))
     return float(np.finfo(np.float64).eps) * radius
 
@@ -270,7 +270,7 @@ def check_no_copies(
     if parsed.bandwidth is None or geometry.base is not None or not geometry.data.shards.alone:
         return
     narrowest = sigma(bandwidth) if callable(sigma) else sigma
-    # As if the kernel had its largest width in all directions.
+    # An upper bound: the kernel may have its largest width along one direction only.
     distance = math.hypot(bandwidth, narrowest * geometry.unit) * math.sqrt(
         geometry.hull.n_features
     )
@@ -285,7 +285,7 @@ def check_no_copies(
 
 
 def _reference_scale(geometry: Geometry, parsed: ParsedParameters) -> float:
-    """Return the scale that relative scales multiply, that of the rows or of the base."""
+    """Return the scale of the rows, or of the base, of which relative scales are multiples."""
     base, data = geometry.base, geometry.data
     if base is None:
         return leave_one_out_bandwidth(geometry, parsed)

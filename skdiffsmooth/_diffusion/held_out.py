@@ -19,7 +19,10 @@ from .settings import ParsedParameters, Sigma
 
 
 class HeldOutRows(NamedTuple):
-    """Recorded rows (n, d) with weights, offsets at which they are scored, and `exclude` (n,)."""
+    """Held-out rows (n, d) as recorded, offsets (n, d) at which they are scored, and weights (n,).
+
+    `exclude` (n,) are their indices among the training rows; None if they are not training rows.
+    """
 
     recorded: np.ndarray
     offsets: np.ndarray
@@ -28,7 +31,7 @@ class HeldOutRows(NamedTuple):
 
 
 class Fold:
-    """Training rows in the coordinates of a metric, and the rows at which models of them are scored."""
+    """Training rows in the coordinates of a metric, and the rows at which their models are scored."""
 
     def __init__(
         self,
@@ -56,7 +59,7 @@ class Fold:
     def h(self) -> float:
         """Bandwidth of highest leave-one-out likelihood of the KDE of the training rows.
 
-        The search begins at that of the first fold, where screening has several.
+        In screening, the search starts at the bandwidth of the first fold.
         """
         return leave_one_out_bandwidth(
             self.geometry,
@@ -78,7 +81,7 @@ class Fold:
 
     @cached_property
     def log_slopes(self) -> np.ndarray | float:
-        """Log |det| (n,) of the maps of columns, in nats; 0 where none is mapped."""
+        """Log |det| (n,) of the maps of columns at the rows, in nats; 0 if no column is mapped."""
         return self.embedding.log_slopes(self.x, self.residual)
 
     def kde(self, scale: float) -> np.ndarray:
@@ -109,13 +112,13 @@ class Fold:
 
     @cached_property
     def distances(self) -> np.ndarray:
-        """Distances (n, n_students) from the centers of these t distributions."""
+        """Distances (n, n_students) from the centers of the t distributions of `tails`."""
         return np.column_stack([student.distances(self.x) for student in self.geometry.students])
 
     def parts(
         self, bandwidth: float, sigma: Sigma, parsed: ParsedParameters
     ) -> tuple[np.ndarray, Tail | None]:
-        """Return log-densities (n, 3) of a model's parts, or (n, 1), and the background's tail."""
+        """Return log-densities (n, 3) under a model's parts, and its tail; (n, 1) without background."""
         model, _ = make_model(self.training, parsed, bandwidth, sigma, is_candidate=True)
         if self.held_out.exclude is None:
             return model.parts(self.rows, parsed.resources), model.tail

@@ -26,16 +26,16 @@ from .model import DiffusionModel
 from .settings import Resources
 from .source import NoisedData
 
-# Relations are narrow if rounding along them moves rows by less than this, in bandwidths: log-densities
-# then change by the square of it.
+# Relations are narrow if rounding along them moves rows by less than this, in bandwidths; log-densities
+# then change by about its square.
 _NARROW = 1e-3
 
 
-# Centers of proposals for a density that is known by its draws.
+# Number of centers of proposals, where the centers are draws of the density.
 N_CENTERS = 1024
 
 
-# Memory limit, in MiB, of the leave-one-out sums that choose the bandwidth at these centers.
+# Memory limit, in MiB, of the leave-one-out sums that choose the bandwidth of kernels at such draws.
 _MEMORY_LIMIT = 256.0
 
 
@@ -43,7 +43,7 @@ _MEMORY_LIMIT = 256.0
 class JointDensity:
     """A joint density of rows origin + y @ axes, with the kernels of its proposals.
 
-    These rows are those of X, or what the maps of some columns make of them.
+    If `warp` is given, the rows are those of X after some columns were mapped.
     """
 
     # Maps rows (n, d) to log-densities (n,) in nats, per unit of X
@@ -54,8 +54,8 @@ class JointDensity:
     axes: np.ndarray  # (d, d): from coordinates to columns
     log_abs_det: float  # Log |det axes|
     centers: np.ndarray  # (N, d): coordinates of the centers of kernels
-    weights: np.ndarray  # (N,): their weights
-    scales: np.ndarray  # (3, d): widths of Gaussian kernels, of wider ones, and of t kernels
+    weights: np.ndarray  # (N,): weights of the kernels
+    scales: np.ndarray  # (3, d): widths of narrow and wide Gaussian kernels and of t kernels
     warp: ColumnWarp | None = None  # The maps of columns
     # How many of the last coordinates are rounding errors along relations between the columns
     n_relations: int = 0
@@ -186,10 +186,10 @@ class JointDensity:
     def log_density_without_relations(
         self, columns: np.ndarray, values: np.ndarray
     ) -> np.ndarray | None:
-        """Return log-densities (n,) of values (n, k) of columns that determine all others.
+        """Return log-densities (n,) of values (n, k) of columns that determine all others, else None.
 
-        They do where relations are as many as other columns, and so narrow that the density is constant
-        across them: then their Gaussian factor integrates to one. Otherwise None is returned.
+        The values are returned if there are as many relations as other columns, and the joint density is
+        constant over rounding errors along the relations, whose Gaussian factor integrates to one.
         """
         d = len(self.origin)
         if not self.n_relations or d - len(columns) != self.n_relations:
@@ -214,7 +214,7 @@ def _with_images(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return points (N, r) with their images in the windows of `log_windowed`, and windowed weights.
 
-    With equal weights two thirds of the draws would be effective, for each free column.
+    With equal weights of images, only two thirds of the draws would be effective per free column.
     """
     for column in np.flatnonzero(periods):
         images = points[:, column, None] + periods[column] * np.array([-1.0, 0.0, 1.0])

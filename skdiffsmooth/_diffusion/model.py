@@ -1,13 +1,13 @@
 """`DiffusionModel`: the arrays of a fitted diffusion, and its log-densities, samples and scores.
 
-The model is a score field for each noise level (`source`), a solver that follows them, and the way from
-rows of X to the coordinates in which all this happens (`embedding`). With x(y) the flow
+The model is a score field for each noise level (`source`), a solver for the flow along the scores, and
+the map from rows of X to the coordinates in which the flow runs (`embedding`). With x(y) the flow
 
     dx / d log y = -y^2 score(x, y^2)
 
 through the noise scales y, the log-density of a row is that of the noised data where the flow ends, less
-the integral of y^2 div score over log y (Song et al. 2021, eq. 39). In directions that few rows leave
-open the model is N(0, bandwidth^2), exactly, and along relations between columns it has the width of
+the integral of y^2 div score over log y (Song et al. 2021, eq. 39). In directions in which rows have no
+extent the model is exactly N(0, bandwidth^2), and along relations between columns it has the width of
 rounding (`ColumnSpace`).
 """
 
@@ -55,7 +55,7 @@ NO_DERIVATIVE = (
 # by `_LAST_ERRORS`.
 _MOST_ROUGHNESS = 1.25
 _LAST_ERRORS = 20
-# In nats: with a smaller accuracy rows are followed as with this one, since nodes have larger errors.
+# A smaller accuracy, in nats, is replaced by this to follow rows again: errors of nodes are larger.
 _LEAST_TOL = 1e-3
 
 
@@ -69,7 +69,7 @@ class DiffusionModel:
     steps_of_levels: tuple[int, ...]  # Number of steps of the solver in each level
     dtype: str
     background: float = 0.0
-    """Weight of a kernel density estimate of four bandwidths, and of the tail."""
+    """Weight of the background: a kernel density estimate four bandwidths wide, and the tail."""
     tail: Tail | None = None
     """The t distribution of the background; None where no background is mixed."""
     tol: float | None = None
@@ -93,7 +93,7 @@ class DiffusionModel:
 
     @property
     def unit(self) -> float:
-        """The unit of the coordinates, in units of the metric; 1 but for X of extreme size."""
+        """The unit of the coordinates, in units of the metric; 1 unless X has extreme values."""
         return self.embedding.metric.unit
 
     @property
@@ -124,13 +124,13 @@ class DiffusionModel:
 
     @property
     def _last_solver(self) -> Solver:
-        """The solver for rows for which the steps of others are too long, or the only one."""
+        """The solver for rows for which other solvers' steps are too long; `solver` if `tol` is None."""
         if self.tol is None:
             return self.solver
         return Adaptive(tol=max(self.tol, _LEAST_TOL) / _LAST_ERRORS, max_halvings=8)
 
     def _rough(self, solver: Solver, roughness: np.ndarray) -> np.ndarray:
-        """Return the indices of rows to follow again, from the roughness (n,) of their flows."""
+        """Return the indices of rows to follow again, by the roughness (n,) of their flows."""
         if self._is_last(solver):
             return np.empty(0, dtype=int)
         assert self.tol is not None
@@ -142,7 +142,7 @@ class DiffusionModel:
         return self.tol is None or not isinstance(solver, Heun | Multistep)
 
     def n_rough(self, queries: np.ndarray, resources: Resources) -> int:
-        """Return for how many queries (n, r) in the hull the solver's steps are too long."""
+        """Return the number of queries (n, r) in the hull for which the solver's steps are too long."""
         assert isinstance(self.solver, ODESolver)
         schedule = self.source.schedule(resources)
         terminal, backend = self.source.terminal(schedule), schedule.backend
@@ -192,13 +192,16 @@ class DiffusionModel:
         if not self.background:
             return flow, error
         log_density = self._mixed(self._parts(flow, queries, residual, resources))
-        # Only the flow has an error, and counts by its share of the density.
+        # Only the flow has an error; it is multiplied by the flow's share of the density.
         return log_density, error * (1 - self.background) * np.exp(flow - log_density)
 
     def leave_one_out_log_density(
         self, resources: Resources, own_weights: np.ndarray | None = None
     ) -> np.ndarray:
-        """Return the log-density of points without `own_weights` (n_points,), None for all."""
+        """Return the log-density (n_points,) at each point if its weight is reduced by `own_weights`.
+
+        None removes all of the weight.
+        """
         model = self if own_weights is None else self._with_copies_apart(own_weights)
         points, residual, exclude = model._excluded_points()
         flow, _ = model._flow_log_density(points, residual, resources, exclude)
@@ -208,13 +211,13 @@ class DiffusionModel:
     def excluded_log_density(
         self, X: np.ndarray, exclude: np.ndarray, resources: Resources
     ) -> np.ndarray:
-        """Return log-densities (n,) under the flow alone, without the points `exclude` (n,)."""
+        """Return log-densities (n,) of rows under the flow alone, without the points `exclude` (n,)."""
         queries, residual = self.embedding.split(X)
         log_density, _ = self._flow_log_density(queries, residual, resources, exclude)
         return self._per_unit_of_columns(log_density, queries, residual)
 
     def _with_copies_apart(self, own_weights: np.ndarray) -> DiffusionModel:
-        """Return the model in which the weight that each point loses is that of a separate point."""
+        """Return the model with points split in two: one of `own_weights` (n_points,) and the rest."""
         all_points = self.data.hierarchy
         points, weights = split_off_copies(all_points.points, all_points.weights, own_weights)
         hierarchy = PointHierarchy.of(points, weights, 0.0, self.bandwidth)
@@ -254,7 +257,7 @@ class DiffusionModel:
     def _per_unit_of_columns(
         self, parts: np.ndarray, queries: np.ndarray, residual: np.ndarray
     ) -> np.ndarray:
-        """Return log-densities (n, k) of the columns of X, from those of the mapped columns."""
+        """Return log-densities (n, k) per unit of X, from those per unit of the mapped columns."""
         log_slopes = self.embedding.log_slopes(queries, residual)
         return parts + (np.reshape(log_slopes, (-1, 1)) if parts.ndim == 2 else log_slopes)
 
@@ -295,7 +298,7 @@ class DiffusionModel:
         resources: Resources,
         with_error: bool,
     ) -> np.ndarray:
-        """Return log-density in the hull, its error, and that of the last solver, as columns (n, 3)."""
+        """Return log-density in the hull, its error, and the last solver's error, as columns (n, 3)."""
         k = self.source.n_probes
         result = np.empty((len(queries), 3))
         for part in tracked(list(self._parts_in_memory(len(queries), resources))):
@@ -324,8 +327,8 @@ class DiffusionModel:
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Return log-densities (n,) by a solver, errors (n,), and errors (n,) of the last solver.
 
-        Rows for which its steps are too long are followed by the next solver. Errors are NaN where they
-        are not estimated, those of the last solver also where it was not needed.
+        Rows for which steps of `solver` are too long are followed by the next solver. Errors are NaN
+        where they are not estimated, errors of the last solver also where it was not needed.
         """
         assert isinstance(solver, ODESolver)
         schedule = self.source.schedule(resources, exclude, len(queries))
@@ -426,7 +429,10 @@ class DiffusionModel:
         seed: int | None,
         resources: Resources,
     ) -> np.ndarray:
-        """Move some of n draws to the bandwidth; return them, and the solver's errors or NaN, last."""
+        """Return k draws at the end of the flow, and the solver's errors as last column, (k, r + 1).
+
+        `start` (k, r) are their starting points, `index` (k,) their indices among n. Errors may be NaN.
+        """
         schedule = self.source.schedule(resources)
         backend = schedule.backend
         steps = [step.reversed() for step in reversed(self.steps())]
@@ -435,7 +441,7 @@ class DiffusionModel:
             noise = np.random.RandomState(seed)
 
             def draw(noise: np.random.RandomState = noise, part: slice = part) -> torch.Tensor:
-                # Every worker and part draws for all rows: how they are cut does not change them.
+                # Noise is drawn for all n rows, so that it does not depend on how they are split.
                 return backend.tensor(noise.standard_normal((n, start.shape[1]))[index[part]])
 
             x = backend.tensor(start[part])
@@ -451,10 +457,10 @@ class DiffusionModel:
     def trajectories(
         self, X: np.ndarray | None, n: int, rng: np.random.RandomState, resources: Resources
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Return noise scales (m,) and where rows are at each (m, n, d), in units of X.
+        """Return noise scales (m,) and the positions (m, n, d) of rows at each, in units of X.
 
-        Rows X (n, d) go up to the terminal scale; where they are None, n draws go down from there. All
-        are within the hull.
+        Rows X (n, d) are moved up to the terminal scale. If X is None, n draws are moved down from
+        there. All positions are within the hull.
         """
         schedule = self.source.schedule(resources)
         backend, steps = schedule.backend, self.steps()
@@ -545,7 +551,7 @@ class DiffusionModel:
         schedule = self.data.schedule(resources, merged=False)
         backend, field = schedule.backend, schedule.at_scale(scale)
         assert isinstance(field, Attributable)
-        # Maps derivatives of the posterior mean to the columns of X, mapped ones as mapped.
+        # Maps derivatives of the posterior mean to the (mapped) columns of X.
         axes = backend.tensor(self.embedding.axes * self.embedding.metric.columns.scales)
         result = np.empty((len(queries), 1 + axes.shape[1]))
         bytes_per_query = 32 * len(self.data.points) * (1 + len(axes) + axes.shape[1])
@@ -564,7 +570,7 @@ class DiffusionModel:
         resources: Resources,
         **shared: Any,
     ) -> np.ndarray:
-        """Split rows over workers; the result of a row does not depend on the worker."""
+        """Return the results of `work` on rows that are split over workers; the split has no effect."""
         # With shards each process is a worker already, and all must make the same exchanges.
         n_jobs = resources.n_jobs if resources.shards.alone else 1
         return over_workers(n_jobs, work, *arrays, resources=resources, **shared)

@@ -20,19 +20,20 @@ _LARGEST = 1e12
 class LinearObservation:
     """The likelihood of a row x from which y = A x + Gaussian noise was measured.
 
-    Pass it as `likelihood` to `sample` or `log_evidence` of a density. It is also a function of rows.
+    Pass it as `likelihood` to `sample` or `log_evidence` of a density. Called with rows, it returns
+    their log-likelihoods.
 
     Parameters
     ----------
     A : array-like of shape (m, n_features)
-        What each of the m measurements adds up: ``np.eye(d)`` for noisy values of all columns, some of
-        its rows for some columns, a matrix of averages for a blurred image. Names of the columns of a
-        frame must be those of the rows, in the same order.
+        Coefficients of the columns in each of the m measurements: ``np.eye(d)`` for noisy values of all
+        columns, some of its rows for some columns, a matrix of averages for a blurred image. If it is a
+        frame, its column names must be those of the rows, in the same order.
     y : array-like of shape (m,)
         The measured values.
     noise : float or array-like of shape (m,) or (m, m)
         Standard deviation of the noise of all measurements, or of each, in units of `y`; a matrix is
-        its covariance. To condition on exact values, `sample` has the parameter `given`.
+        its covariance. To condition on exact values, use the parameter `given` of `sample`.
 
     Raises
     ------
@@ -84,7 +85,7 @@ class LinearObservation:
                     "missing measurements out of A, y and noise."
                 )
         self._factor = self._cholesky(m)
-        # In units of independent noise of variance one.
+        # Transformed so that the noise is independent and has variance one.
         with np.errstate(over="ignore", invalid="ignore"):
             self.whitened_A = divide_by_triangle(self.A.T, self._factor).T
             self.whitened_y = divide_by_triangle(self.y[None], self._factor)[0]
@@ -161,7 +162,7 @@ def checked_likelihood(likelihood: Any, d: int) -> Callable[[np.ndarray], np.nda
             raise ValueError(
                 f"likelihood(X) is {values[wrong[0]]} for {len(wrong)} of {len(X)} rows (first: "
                 f"{np.array2string(X[wrong[0]], threshold=8)}); expected log-likelihoods below "
-                f"{_LARGEST:g}, beside which the density would be rounded away. Return -inf for rows "
+                f"{_LARGEST:g}, since larger ones would round the density away. Return -inf for rows "
                 "that are impossible, and subtract a constant where all values are large."
             )
         return values

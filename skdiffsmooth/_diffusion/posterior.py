@@ -3,12 +3,12 @@
 Draws x_j of a proposal q have weights w_j = p(x_j) L(x_j) / q(x_j); Z is their mean, and draws of the
 posterior are the x_j, resampled. The proposal is a mixture of Gaussian kernels at the training rows; for
 y = A x + e, e Gaussian, it is the posterior of that mixture (`posterior_proposal.py`). Where few draws
-are effective, kernels at draws of the posterior of that mixture are the next proposal; these are found
-by weights, resampling and Metropolis steps along q L^b, b from 0 to 1 (sequential Monte Carlo), which
-need no density of the model.
+are effective, kernels at draws of the posterior of that mixture are the next proposal. The draws are
+found by weights, resampling and Metropolis steps along q L^b, b from 0 to 1 (sequential Monte Carlo),
+which need no density of the model.
 
-Log-densities are those of the model's own steps, without the adaptive solver for single rows. How much
-steps of half the length change log Z is estimated at some draws of the posterior.
+Log-densities are those of the model's own steps, without the adaptive solver for single rows. The
+change of log Z with steps of half the length is estimated at some draws of the posterior.
 """
 
 from __future__ import annotations
@@ -34,35 +34,38 @@ from .weighted_draws import BaseDraws
 
 __all__ = ["PosteriorMixin"]
 
-# Where less than this share of the first draws is effective, kernels are moved.
+# If less than this share of the first draws is effective, kernels at annealed draws are tried.
 _LEAST_SHARE = 0.3
 _FIRST, _MOST = 512, 4096
-# Error of log Z, in nats, at which no more draws are made; a larger one, of which a warning tells.
+# Error of log Z, in nats, at which no more draws are made; error above which a warning is issued.
 _TOLERANCE, _LARGE_ERROR = 0.01, 0.05
 # Groups of draws, from which standard errors are computed.
 _N_GROUPS = 16
 # Fewest effective draws without a warning.
 _LEAST_EFFECTIVE = 24.0
-# Draws that are annealed, the share of them that is effective in each step, moves after it, most steps.
+# Annealing: number of draws, the share of them that is effective in each step, Metropolis moves after a
+# step, and most steps; then the acceptance rate of moves.
 _N_ANNEALED, _STEP_SHARE, _N_MOVES, _MOST_STEPS = 512, 0.5, 4, 25
 _ACCEPTED = 0.25
-# Draws at which the error of the solver is estimated.
+# Number of draws at which the error of the solver is estimated.
 _N_CHECKED = 32
-# Widths of the kernel, beyond those of a draw of the model, at which a posterior is an extrapolation.
+# A posterior of d columns is an extrapolation if the median distance of draws from the nearest center
+# is more than `_FAR` + sqrt(d) kernel widths, and more than `_FAR_FACTOR` times the largest distance
+# between neighbouring centers. Distances are computed for some `_N_COMPARED` draws and centers.
 _FAR, _FAR_FACTOR, _N_COMPARED = 6.0, 3.0, 512
-# Memory limit of densities that have none of their own, in MiB.
+# Memory limit, in MiB, for densities without a parameter `memory_limit`.
 _MEMORY_LIMIT = 1024.0
 
 
 class _Draws(NamedTuple):
-    """Weighted draws of a posterior; draw j is one of group j % 16."""
+    """Weighted draws of a posterior; draw j belongs to group j % 16."""
 
     z: np.ndarray  # Coordinates (n, d)
     log_target: np.ndarray  # Log p L, (n,)
     log_weights: np.ndarray  # Log w; the logarithm of their mean is log Z
 
     def joined(self, other: _Draws) -> _Draws:
-        """Return these draws and others of the same proposal."""
+        """Return these draws followed by others of the same proposal."""
         return _Draws(*map(np.concatenate, zip(self, other, strict=True)))
 
     @property
@@ -141,7 +144,7 @@ class _Posterior:
         return value, total, draws.effective
 
     def _weighted(self, seed: int, least: int, most: int) -> _Draws:
-        """Return at least `least` weighted draws, and at most `most` where their error is large."""
+        """Return `least` weighted draws, or more, up to `most`, until their error is small."""
         proposal = self._proposal
         base = BaseDraws(most, len(self._joint.origin), 1.0, seed)
         draws = self._proposed(proposal, base, slice(0, _FIRST))
@@ -164,7 +167,7 @@ class _Posterior:
         return draws
 
     def _kernels_at(self, z: np.ndarray) -> PosteriorProposal:
-        """Return kernels at draws z (n, d), in their principal axes."""
+        """Return a proposal with kernels at draws z (n, d), scaled along their principal axes."""
         kernels = JointDensity.of_draws(self._joint.log_density, z)
         proposal = PosteriorProposal.of(kernels, None, self._memory_limit)
         return proposal.mapped(kernels.origin, kernels.axes, self._joint.log_abs_det)
@@ -205,7 +208,7 @@ class _Posterior:
         return np.unique(z, axis=0)
 
     def _steps(self, z: np.ndarray, weights: np.ndarray | None) -> np.ndarray:
-        """Return roots (2, d, d) of the covariances of a kernel, and of weighted draws z (n, d)."""
+        """Return roots (2, d, d) of two covariances: of a kernel, and of weighted draws z (n, d)."""
         variances, axes = np.linalg.eigh(np.atleast_2d(np.cov(z.T, aweights=weights, ddof=0)))
         overall = axes * np.sqrt(np.maximum(variances, 0.0))
         return np.stack([self._proposal.roots[0], overall])
@@ -227,7 +230,7 @@ class _Posterior:
             warn_user(
                 f"the posterior rests on an effective {draws.effective:.1f} draws; expected "
                 f"{_LEAST_EFFECTIVE:g} or more, so draws are near-copies and log_evidence is uncertain. "
-                "Nearly no row of the density is likely: check the units of the likelihood, or widen it."
+                "The likelihood is low at nearly all rows: check its units, or widen it."
             )
         scale, centers = self._joint.scales[2], self._joint.centers
         tree = cKDTree(centers / scale)
@@ -238,7 +241,7 @@ class _Posterior:
             warn_user(
                 f"the posterior is far from all training rows: half of its draws are more than "
                 f"{distance:.3g} bandwidths from the nearest, and training rows are at most {own:.3g} "
-                "from the next. No row supports the likelihood, so the result is an extrapolation. "
+                "from their neighbours. No row supports the likelihood: the result is an extrapolation. "
                 "Check the units of A and y, or of the function."
             )
 
@@ -263,9 +266,9 @@ def _moved(
     roots: np.ndarray,
     rng: np.random.RandomState,
 ) -> np.ndarray:
-    """Return draws z (n, d) after Metropolis steps of each of the roots (2, d, d) in turn.
+    """Return draws z (n, d) after Metropolis steps with covariance roots (2, d, d), used in turn.
 
-    Their `log_target` is `log_values` (n,).
+    `log_values` (n,) are the values of `log_target` at z.
     """
     z, log_values = z.copy(), log_values.copy()
     sizes = np.full(len(roots), 2.38 / math.sqrt(z.shape[1]))
@@ -280,12 +283,15 @@ def _moved(
 
 
 def _effective(log_weights: np.ndarray) -> float:
-    """Return the effective number of draws with weights (n,)."""
+    """Return the effective number of draws, from the logarithms (n,) of their weights."""
     return float(1 / np.sum(softmax(log_weights) ** 2))
 
 
 def _next_power(log_likelihood: np.ndarray, power: float) -> float:
-    """Return the next power, at which half of the draws that have any weight (n,) are effective."""
+    """Return the next power of the likelihood, at which half of the draws are effective.
+
+    Draws with `log_likelihood` (n,) of -inf are ignored.
+    """
     finite = log_likelihood[np.isfinite(log_likelihood)]
     step = 1 - power
     while _effective(step * finite) < _STEP_SHARE * len(finite) and step > 1e-13:
@@ -300,15 +306,15 @@ class PosteriorMixin:
     def log_evidence(self, likelihood: Any) -> Any:
         """Return the log-evidence, log of the integral of density times likelihood.
 
-        Choose it to compare models or hypotheses by what was observed: of a `LinearObservation` it is
-        the log-density of y. It and the draws of ``sample(likelihood=...)`` belong to the posterior ::
+        Use it to compare models or hypotheses by what was observed: with a `LinearObservation` it is the
+        log-density of y. It normalises the posterior that ``sample(likelihood=...)`` draws from ::
 
             p(x | y) = p(x) L(x) / exp(log_evidence)
 
         Parameters
         ----------
         likelihood : LinearObservation or callable
-            Of a row: a linear observation with Gaussian noise, or a function that maps rows (n,
+            A linear observation of a row with Gaussian noise, or a function that maps rows (n,
             n_features), in units of X and without column names, to log-likelihoods (n,) or -inf.
 
         Returns
@@ -335,10 +341,10 @@ class PosteriorMixin:
 
         Notes
         -----
-        From 512 log-densities to 4096, until the standard error is .01 nats. They are made by the steps
-        of `sample`; how much steps of half the length change the result is estimated from 32 rows and
-        added to the standard error. Where less than 30 % of the first 512 draws are effective,
-        512 of kernels at draws of a simpler posterior are tried.
+        Computes 512 to 4096 log-densities, until the standard error is .01 nats, with the steps of
+        `sample`. The change of the result with steps of half the length is estimated from 32 rows and
+        added to the standard error, in squares. If less than 30 % of the first 512 draws are effective,
+        512 draws from kernels that are centered at draws of a simpler posterior are tried.
         docs/evidence/posterior.md has errors and times.
 
         Examples
@@ -368,20 +374,20 @@ class PosteriorMixin:
         return self._posterior_under("likelihood", likelihood).draw(n, rng)
 
     def _posterior_under(self, what: str, likelihood: Any) -> _Posterior:
-        """Return the posterior of `_prior` without the adaptive solver for single rows."""
+        """Return the posterior of `_prior` and a likelihood, without the adaptive solver."""
         if isinstance(likelihood, LinearObservation):
             likelihood.check_names(getattr(self, "feature_names_in_", None))
         density: Any = self
-        # Before rows are drawn, which may take long.
+        # Checked before rows are drawn, which may take long.
         log_likelihood = checked_likelihood(likelihood, density.n_features_in_)
         with without_warnings():
             joint, memory_limit = _by_own_steps(density)._prior(what)
         return _Posterior(joint, memory_limit, likelihood, log_likelihood)
 
     def _prior(self, what: str) -> tuple[JointDensity, float]:
-        """Return the joint density of all columns, and its limit of memory in MiB.
+        """Return the joint density of all columns, and its memory limit in MiB.
 
-        Kernels of proposals are centered at draws. `what` is the argument that messages name.
+        Kernels of proposals are centered at draws. `what` is the name of an argument, for messages.
         """
         if _is_periodic(self):
             raise ValueError(
@@ -401,7 +407,7 @@ class PosteriorMixin:
 
 
 def _is_periodic(fitted: Any) -> bool:
-    """Return whether columns of a fitted density, or of one that it holds, are periodic."""
+    """Return whether columns of a fitted density, or of one that it contains, are periodic."""
     held = [*getattr(fitted, "estimators_", ()), getattr(fitted, "estimator_", None)]
     return getattr(fitted, "periods_", None) is not None or any(
         _is_periodic(each) for each in held if each is not None
@@ -409,9 +415,9 @@ def _is_periodic(fitted: Any) -> bool:
 
 
 def _by_own_steps(fitted: Any, finer: int = 1) -> Any:
-    """Return a copy of a fitted density whose flows no adaptive solver follows again; names are dropped.
+    """Return a copy of a fitted density without the adaptive solver and column names.
 
-    So are those of the densities that it holds. `finer` multiplies the number of steps.
+    Densities that it contains are copied likewise. `finer` multiplies the number of steps.
     """
     result = copy.copy(fitted)
     state = vars(result)

@@ -1,4 +1,4 @@
-"""Distributions that draws of a posterior are proposed from: mixtures of Gaussian kernels.
+"""Proposal distributions for draws of a posterior: mixtures of Gaussian kernels.
 
 A mixture of kernels N(c_i, S^2) times the likelihood L of y = A x + e, e Gaussian with covariance R, is
 a mixture of Gaussians again:
@@ -25,7 +25,8 @@ from .weighted_draws import BaseDraws
 
 __all__ = ["WIDTHS", "PosteriorProposal"]
 
-# Which of the kernels' three widths, times which factor, with which weight; the last ones are for tails.
+# For each kernel: index of its width in `JointDensity.scales`, a factor of that width, and its weight.
+# The last two kernels are for tails.
 WIDTHS = ((0, 1.0, 0.3), (1, 1.0, 0.45), (2, 1.0, 0.15), (2, 4.0, 0.05), (2, 16.0, 0.05))
 _LARGEST = 1e150
 
@@ -49,7 +50,7 @@ class PosteriorProposal:
         memory_limit: float,
         widths: tuple[tuple[int, float, float], ...] = WIDTHS,
     ) -> PosteriorProposal:
-        """Return the kernels of a density, each times the likelihood of an observation."""
+        """Return the kernels of a density, each times the likelihood of an observation, if any."""
         d = len(joint.origin)
         A, y = np.zeros((1, d)), np.zeros(1)
         if observation is not None:
@@ -111,7 +112,10 @@ class PosteriorProposal:
         return result - gaussian_log_normalizer(z.shape[1])
 
     def mapped(self, origin: np.ndarray, axes: np.ndarray, log_abs_det: float) -> PosteriorProposal:
-        """Return the mixture of the coordinates origin + z @ axes, with log |det| of their axes."""
+        """Return the mixture in the new coordinates origin + z @ axes.
+
+        `log_abs_det` is the log |det| of the map from the new coordinates to rows of X.
+        """
         roots = axes.T @ self.roots
         inverses = np.linalg.inv(roots).transpose(0, 2, 1)
         return replace(

@@ -19,7 +19,7 @@ from .settings import Resources, parse_resources
 
 
 class FlowDensity(PosteriorMixin, DistanceDensityMixin, BaseEstimator, ABC):
-    """An estimator whose `fit` leaves a `DiffusionModel` in ``model_``, which computes all queries."""
+    """An estimator whose `fit` stores a `DiffusionModel` as ``model_``, which computes all queries."""
 
     model_: DiffusionModel
     metric_: Any
@@ -43,27 +43,27 @@ class FlowDensity(PosteriorMixin, DistanceDensityMixin, BaseEstimator, ABC):
         X : array-like of shape (n_samples, n_features)
             Queries.
         given : collection of int or str, default=None
-            Columns, by label or index, on whose values in X the density of the others is conditional.
+            Columns, by label or index: the density is conditional on their values in X.
         columns : collection of int or str, default=None
             Columns whose density is returned. The rest is integrated out, and its values in X, which may
             be missing (NaN), have no effect. None is all columns that are not in `given`.
         return_error : bool, default=False
-            Whether to return the estimated error beside it. With `given` or `columns` it is the
-            standard error of the Monte-Carlo sums. Otherwise it is the solver's:
-            ``solver="adaptive"`` has it already; other solvers are run once more with steps of half the
+            Whether to return the estimated error, too. With `given` or `columns` it is the
+            standard error of the Monte-Carlo sums. Otherwise it is the error of the solver, which
+            ``solver="adaptive"`` always computes; other solvers are run once more with steps of half the
             size, for three times the cost. Where a network's divergence is estimated from random probes,
-            their standard error is added in squares; the probes are the same for all rows, so that these
-            errors do not average away in a mean.
+            their standard error is added in squares; the probes are the same for all rows, so these
+            errors do not average out in a mean.
 
         Returns
         -------
         log_density : ndarray of shape (n_samples,)
-            Log-densities in nats, normalised: exp of them integrates to one over the columns whose
-            density it is, up to the error.
+            Log-densities in nats, normalised: the density integrates to one over its columns, up to the
+            error.
         error : ndarray of shape (n_samples,)
-            Estimated absolute error of each in nats, if `return_error`. That of the nodes is
-            estimated by ``node_error_``, and that of all in some rows by ``error_``, where the
-            estimator has these attributes.
+            Estimated absolute error of each in nats, if `return_error`. The error of the nodes is not
+            part of it: ``node_error_`` estimates that, and ``error_`` the total error at some rows,
+            where the estimator has these attributes.
 
         Raises
         ------
@@ -115,10 +115,9 @@ class FlowDensity(PosteriorMixin, DistanceDensityMixin, BaseEstimator, ABC):
     def grad_log_density(self, X: Any, t: float | None = None) -> np.ndarray:
         """Return the smoothed score, the gradient of the averaged log-density, at noise variance t.
 
-        This is the field that the flow follows and, where there is an `energy`, minus its gradient at
-        the default `t`. With sigma > 0 it is not the gradient of `score_samples`, whose density is
-        where the flow through all noise levels ends; and the field of a network need not be the gradient
-        of anything.
+        This is the field that the flow follows and, where `energy` is defined, minus its gradient at the
+        same `t`. With sigma > 0 it is not the gradient of `score_samples`, which is the log-density at
+        the end of the flow through all noise levels. The field of a network need not be a gradient.
 
         Parameters
         ----------
@@ -146,9 +145,9 @@ class FlowDensity(PosteriorMixin, DistanceDensityMixin, BaseEstimator, ABC):
     def laplacian_log_density(self, X: Any, t: float | None = None) -> np.ndarray:
         """Return the divergence of `grad_log_density`, a Laplacian if the score is a gradient.
 
-        In closed form, from the trace of the posterior covariance, or from the derivative of a network;
-        no ODE is solved. With `grad_log_density` it makes the score-matching loss of
-        `skdiffsmooth.model_selection.hyvarinen_score`.
+        It is computed in closed form, from the trace of the posterior covariance or from the derivative
+        of a network; no ODE is solved. `skdiffsmooth.model_selection.hyvarinen_score` computes the
+        score-matching loss from it and `grad_log_density`.
 
         Parameters
         ----------
@@ -161,7 +160,7 @@ class FlowDensity(PosteriorMixin, DistanceDensityMixin, BaseEstimator, ABC):
         -------
         ndarray of shape (n_samples,)
             In nats per squared unit of X, over all columns: each direction in which the data have no
-            extent counts -1 / t.
+            extent adds -1 / t.
 
         Raises
         ------
@@ -223,4 +222,4 @@ class FlowDensity(PosteriorMixin, DistanceDensityMixin, BaseEstimator, ABC):
         return math.sqrt(check_real("t", t)) / self.model_.unit
 
     def _check_result(self, what: str, rows: np.ndarray) -> None:
-        """Raise an error if the flow of some rows is not finite; that of scores in closed form is."""
+        """Raise an error if results of some rows are not finite; scores in closed form always are."""

@@ -33,16 +33,16 @@ from ..solvers import SOLVERS, Adaptive, Solver
 Metric = str | float | np.ndarray
 Sigma = float | Callable[[float], float]
 
-# Why numbers of nodes are even.
+# Why numbers of nodes must be even, for messages.
 MIRRORED = "nodes come in mirrored pairs whose mean is zero"
 # The accuracy, in nats a row, of tol="auto".
 DEFAULT_TOL = 0.2
-# The part of a requested accuracy that errors of the steps may have. Errors are added in squares, so
-# nodes, which take the most time, have most of it.
+# The fraction of a requested accuracy that the error of the steps may have. Errors are added in squares,
+# so most is left for the error of the nodes, which take the most time.
 PART_OF_STEPS = 0.4
-# Up to this many points every sum is over all of them; beyond, points are merged where that changes
-# log-densities by this part of the accuracy (by default points closer than 0.2 noise scales), for
-# time that hardly grows (docs/guide/large.md has the errors).
+# With at most `_LARGEST_EXACT` points every sum is over all points; more are merged where that changes
+# log-densities by at most the fraction `_MERGING` of the accuracy (by default points closer than 0.2
+# noise scales), so that times hardly grow (docs/guide/large.md has the errors).
 _LARGEST_EXACT = 10_000
 _MERGING = 0.1
 # A number followed by h, such as "1.5h".
@@ -60,8 +60,8 @@ class Relative:
         return f"{self.factor!r}h"
 
 
-# Largest noise scale in units of the smoothing scale: held-out log-likelihoods of tables change by less
-# than 0.001 nats beyond (docs/evidence/accuracy.md).
+# Largest noise scale, in units of the smoothing scale: larger ones change held-out log-likelihoods of
+# tables by less than 0.001 nats (docs/evidence/accuracy.md).
 _ENOUGH_NOISE = 8.0
 
 
@@ -75,7 +75,7 @@ class Resources(NamedTuple):
 
 
 class KernelChoice(Protocol):
-    """Protocol of the choice, by parameters, of the directions along which an estimator smooths."""
+    """Protocol of an estimator's choice of the directions along which it smooths."""
 
     def reduce(
         self,
@@ -87,12 +87,12 @@ class KernelChoice(Protocol):
     ) -> tuple[ReducedKernel, AffineHull, dict[str, Any]]:
         """Return the kernel, the hull in whose coordinates it acts, and attributes set by `fit`.
 
-        The hull is that of the data, which is given, or a larger one. `metric` is that of `points`.
+        The hull is `hull`, that of the data, or a larger one. `points` are coordinates in `metric`.
         """
         ...
 
     def candidate_metrics(self, rank: int) -> tuple[Metric, ...]:
-        """Return the metrics from which "auto" chooses for a hull of some rank, or none."""
+        """Return the metrics that "auto" compares if the hull has dimension `rank`; may be empty."""
         ...
 
     def check_base(self, base: Any) -> None:
@@ -118,7 +118,7 @@ class ParsedParameters:
     background: float | None  # None is "auto"
     base: Any  # As `resolve_base` returns it; None is the training rows
     noise: str | NoiseProcess
-    rule: NodeRule  # Has no nodes where their number is to be chosen
+    rule: NodeRule  # Its n_nodes is 0 where their number is to be chosen
     n_levels: int | None  # None is "auto"
     n_steps: int | None  # None is "auto"
     solver: Solver | None  # None is "auto"
@@ -148,7 +148,7 @@ class ParsedParameters:
 def parse_parameters(
     params: Mapping[str, Any], kernel: KernelChoice, n_features: int
 ) -> ParsedParameters:
-    """Check all parameters of a diffusion estimator, passed as the dict of `get_params`."""
+    """Return the parameters of a diffusion estimator, from the dict of `get_params`, after checks."""
     tol = _resolve_tol(params["tol"])
     base = resolve_base(params["base"])
     if base is not None:
@@ -172,7 +172,7 @@ def parse_parameters(
         tol=tol,
         dtype=params["dtype"],
         resources=parse_resources(params, params["dtype"]),
-        # Last: a RandomState is drawn from, which a fit that fails must not do.
+        # Last, since it draws from a RandomState, which a fit that fails must not do.
         rule=NodeRule(node_rule, n_nodes or 0, fixed_seed(params["random_state"])),
     )
 
@@ -202,7 +202,7 @@ def check_suits_periods(parsed: ParsedParameters, periods: np.ndarray) -> None:
 
 
 def parse_resources(params: Mapping[str, Any], dtype: str) -> Resources:
-    """Check device, dtype, memory limit and workers, passed as the dict of `get_params`."""
+    """Return device, dtype, memory limit and workers, from the dict of `get_params`, after checks."""
     return Resources(
         Backend.from_params(params["device"], dtype),
         check_real("memory_limit", params["memory_limit"], hint="It is in MiB."),
@@ -219,7 +219,7 @@ def resolve_solver(solver: Any) -> Solver:
 
 
 def resolve_flow_solver(solver: Any, tol: float | None = None) -> Solver | None:
-    """Return the solver of a given name, to an accuracy in nats if one is given, or None for "auto"."""
+    """Return the solver of a given name, "adaptive" with accuracy `tol` in nats; None for "auto"."""
     if not isinstance(solver, str):
         return resolve_solver(solver)
     if check_choice("solver", solver, ("auto", *SOLVERS)) == "auto":
@@ -238,7 +238,7 @@ def resolve_kernel(kernel: Any) -> Kernel:
 
 def resolve_background(background: Any) -> float | None:
     """Return the weight of the background, or None for "auto"."""
-    hint = "It is a share of the mass; 0 is none, 0.05 suits most data with outliers."
+    hint = "It is a share of the probability; 0 is none, 0.05 suits most data with outliers."
     if isinstance(background, str):
         check_choice("background", background, ("auto",), hint="Or pass a number in [0, 1).")
         return None
@@ -257,15 +257,15 @@ def _check_noise(noise: Any) -> str | NoiseProcess:
 
 
 def noise_for(noise: str | NoiseProcess, variance: float) -> NoiseProcess:
-    """Return the noise process of a checked name; "ou" keeps `variance`, the largest of the data."""
+    """Return the noise process of a checked name; "ou" keeps the variance of data at `variance`."""
     if not isinstance(noise, str):
         return noise
-    # The rate has the unit of one over a variance. Data without extent have no rate.
+    # The rate has the unit of one over a variance, so it is not defined for data of variance zero.
     return OrnsteinUhlenbeck(0.5 / variance) if noise == "ou" and variance else VarianceExploding()
 
 
 def _instance(name: str, value: Any, protocol: Any, names: Any, module: str) -> Any:
-    """Return an object of a protocol after checking it; `names` could be passed in its place."""
+    """Return `value` after checking its protocol; the error lists the `names` that are also valid."""
     if isinstance(value, type) or not isinstance(value, protocol):
         raise TypeError(
             f"{name}={value!r} has type {type(value).__name__}; expected one of "
@@ -318,7 +318,7 @@ def merging_tolerance(tol: float | None, n_points: int, *, is_smoothed: bool) ->
         return 0.0
     if tol is not None:
         return _MERGING * tol
-    # Without smoothing there is no flow, and the one sum there is shall be the KDE's.
+    # Without smoothing there is no flow: the only sum is that of the KDE, which is kept exact.
     return _MERGING * DEFAULT_TOL if is_smoothed else 0.0
 
 
@@ -396,9 +396,9 @@ def terminal_scale_for(
     same at all noise levels.
     """
     if isinstance(scale, str):
-        # The smoothing must have acted at the scale of the data, or up to noise against which it is
-        # small: it changes a score by the square of their ratio. Sampling must start where the kernel
-        # no longer matters.
+        # The flow covers noise scales up to the standard deviation of the data, or to `enough`, where
+        # smoothing changes scores little (by the square of smoothing over noise scale). Sampling must
+        # start where the kernel has little effect, at three smoothing scales or more.
         enough = _ENOUGH_NOISE * smoothing_scale if is_exact else math.inf
         return max(min(data_std, enough), 3 * smoothing_scale, 2 * bandwidth)
     if scale <= bandwidth:
@@ -414,7 +414,7 @@ def scales_of_levels(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the smoothing scale of each level, shape (n_levels,), in units of X_t and of X_t / alpha.
 
-    X_t is the noised data, which the forward process may have shrunk; the flow runs in X_t / alpha(t).
+    X_t is the noised data, shrunk by the process by a factor alpha(t); the flow runs in X_t / alpha(t).
     """
     middles = [levels.middle(level) for level in range(levels.n_levels)]
     requested = np.array([sigma(y) if callable(sigma) else sigma for y in middles])

@@ -43,7 +43,7 @@ def check_same_parameters(
     """Raise an error on all processes unless values and parameters are the same on each."""
     if shards.alone:
         return
-    # The same number in another type is the same parameter.
+    # Equal numbers of different types are the same parameter.
     plain = {
         key: float(value) if isinstance(value, numbers.Real) else value
         for key, value in params.items()

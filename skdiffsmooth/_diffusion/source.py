@@ -59,8 +59,8 @@ class ScoreSource(Protocol):
     ) -> DeviceSchedule:
         """Return the score fields on the device.
 
-        `exclude` (n,) is the excluded point of each query. `n_queries` is the number of queries
-        whose divergence is to be computed, probes counted, for fields that depend on which they are.
+        `exclude` (n,) is the excluded point of each query. `n_queries` is the number of queries whose
+        divergence is to be computed, once per probe; a network needs it to choose the probes.
         """
         ...
 
@@ -69,7 +69,7 @@ class ScoreSource(Protocol):
         ...
 
     def rows_at_once(self, memory_limit: float) -> int | None:
-        """Return how many rows fit into a limit in MiB, or None if fields tile their queries."""
+        """Return how many rows fit into a limit in MiB, or None if fields split queries into tiles."""
         ...
 
 
@@ -84,7 +84,7 @@ class NoisedData:
     terminal_name: str  # "empirical" or "gaussian"
     points: np.ndarray
     """Distinct training rows (n_points, d), in units of X; with shards, those of this process."""
-    shards: str | None  # How the rows are spread over processes, as the user passed it
+    shards: str | None  # The parameter `shards` as the user passed it
     periods: np.ndarray | None = None
     """Periods (r,) of the coordinates, 0 where one has none; None where no column has one."""
     n_probes: ClassVar[int] = 1
@@ -102,7 +102,7 @@ class NoisedData:
         *,
         merged: bool = True,
     ) -> ScoreSchedule:
-        """Return the fields; at large noise points are merged, unless one must be excluded."""
+        """Return the fields; points are merged at large noise if `merged` and none is excluded."""
         backend = backend_in_range(resources.backend, self.hierarchy, self.levels)
         hierarchy = self.hierarchy
         is_plain = exclude is None and merged
@@ -110,7 +110,7 @@ class NoisedData:
         if is_plain and (kept := _KEPT.get(self)) is not None and kept[0] == key:
             return kept[1]
         if not is_plain:
-            # Merged points cannot be excluded, or counted, one by one.
+            # A point that is merged with others cannot be excluded, and has no weight of its own.
             hierarchy = PointHierarchy.of(
                 hierarchy.points, hierarchy.weights, 0.0, self.levels.bandwidth
             )
@@ -145,7 +145,7 @@ class NoisedData:
             heaviest = weights.argmax()
             rest = np.delete(weights, heaviest) @ np.delete(points, heaviest, axis=0)
             mean = (mean - weights[:, None] * points) / others[:, None]
-            # The mean less a point that is nearly all of it would be rounding.
+            # Subtracting a point with nearly all of the weight would leave rounding errors only.
             mean[heaviest] = rest / others[heaviest]
             mean = mean[exclude]
         return GaussianTerminal(mean, scale)
@@ -155,8 +155,9 @@ class NoisedData:
         return None
 
 
-# Schedules of small models, with backend and memory limit, for later queries. They live as long as the
-# model, and are no part of it: queries change no fitted model. Each has at most 16 MiB of node tables.
+# Cache: schedules of small models, with backend and memory limit, for later queries. They are kept as
+# long as the model, but outside of it, since queries must not change it. Each has at most 16 MiB of node
+# tables.
 _MOST_SCHEDULES = 16
 _KEPT: WeakKeyDictionary[NoisedData, tuple[tuple[Backend, float], ScoreSchedule]] = (
     WeakKeyDictionary()

@@ -2,7 +2,7 @@
 
 Noise is that of the heat kernel, p_v the mixture of heat kernels at the rows. The score is the gradient
 of log p_v averaged over small rotations exp(sigma W) of the query, W antisymmetric with standard normal
-entries, so that it is averaged along geodesics. Along the flow dx/dy = -y s(x, y^2), y = sqrt(v),
+entries: an average along geodesics. Along the flow dx/dy = -y s(x, y^2), y = sqrt(v),
 
     log p_h(x) = log p_T(x_T) - int_h^T y^2 div s(x_y, y^2) d log y.
 """
@@ -24,23 +24,25 @@ from .._utils.rows import evenly
 from .._utils.warnings import warn_user
 from ..kernels._nodes import gaussian_nodes
 
-# Factors of the kernel estimate's bandwidth that are compared: of the bandwidth, and of sigma.
+# Candidates for bandwidth and sigma, as multiples of the best bandwidth of a kernel density estimate.
 _CANDIDATES = ((1.0, 0.0), (0.85, 1.0), (0.85, 2.0), (0.7, 1.5), (0.7, 3.0))
-# The same where the other scale is given.
+# Multiples that are compared for one of the two scales where the other is given: of that best bandwidth
+# for the bandwidth, of the given bandwidth for sigma.
 _FACTORS, _SIGMA_FACTORS = (1.0, 0.85, 0.7), (0.0, 1.0, 2.0, 3.0)
-# Rows that these are compared on, at most and, where points are many, at least; and pairs of both.
+# Most rows at which candidates are scored; fewer, but at least `_MIN_ROWS`, if rows times training
+# points would exceed `_MAX_PAIRS`.
 _MAX_ROWS, _MIN_ROWS, _MAX_PAIRS = 300, 100, 300_000
-# Rows that kernel estimates are compared on: those of a grid of bandwidths, then those near the best.
+# Most rows at which kernel density estimates are scored: with a grid of bandwidths, then near the best.
 _MAX_ROWS_OF_KERNELS = 300, 1000
-# Rotations and steps of the candidates.
+# Numbers of rotations and of steps with which candidates are scored.
 _SCREENING = 16, 12
-# Bandwidths of the kernel estimate that are compared, in radians.
+# Range and number of the bandwidths of that grid, in radians.
 BANDWIDTHS, _N_BANDWIDTHS = (1e-6, 1.5), 28
 MAX_BACKGROUND = 0.5
 
 
 def _rotation_nodes(dimension: int, sigma: float, n_nodes: int, level: int) -> np.ndarray:
-    """Return rotations exp(sigma W) (M, d, d), with their inverses, for the noise level of an index."""
+    """Return rotations exp(sigma W) (M, d, d), in pairs of inverses, for noise level `level`."""
     i, j = np.triu_indices(dimension, 1)
     generators = np.zeros((n_nodes, dimension, dimension))
     generators[:, i, j] = sigma * gaussian_nodes(len(i), n_nodes, level, 0)
@@ -66,7 +68,8 @@ def _transported(tangent: np.ndarray, start: np.ndarray, end: np.ndarray) -> np.
 class SphericalFlow:
     """The flow of a smoothed score between noise scales, in principal axes and radians of the sphere.
 
-    `scales` (n_steps + 1,) increase from the bandwidth to the terminal scale; `sigma` is the smoothing.
+    `scales` (n_steps + 1,) increase from the bandwidth to the terminal scale; `sigma` is the smoothing
+    scale.
     """
 
     posterior: SpherePosterior
@@ -78,8 +81,9 @@ class SphericalFlow:
     def of(
         cls, posterior: SpherePosterior, bandwidth: float, sigma: float, n_nodes: int, n_steps: int
     ) -> SphericalFlow:
-        """Return the flow from a bandwidth up to the scale of the data or three times sigma."""
-        # Points from their main axis: the sine of their angle to it, for each dimension.
+        """Return the flow from a bandwidth to the data's std, 3 sigma or 2 bandwidths, the largest."""
+        # Standard deviation of the points about their main axis: the root mean square sine of their
+        # angle to it, per dimension.
         off_axis = posterior.points[:, 1:] ** 2
         std = math.sqrt(float(np.exp(posterior.log_weights) @ off_axis.mean(axis=1)))
         terminal = max(3 * sigma, std, 2 * bandwidth)
@@ -93,7 +97,7 @@ class SphericalFlow:
         return self.posterior.log_density(x, self.scales[-1] ** 2, exclude) - change
 
     def draw(self, rng: np.random.RandomState, n: int) -> np.ndarray:
-        """Draw n unit vectors (n, d)."""
+        """Return n draws, unit vectors (n, d)."""
         scales = self.scales[:1] if self.sigma == 0 else self.scales[::-1]
         points = self.posterior.points
         x = draw_points(rng, points, np.exp(self.posterior.log_weights), n)
@@ -109,7 +113,7 @@ class SphericalFlow:
         """Return x (n, d) after Heun steps along scales, and the integral (n,) of y^2 div s d log y."""
         change = np.zeros(len(x))
         for start, end in pairwise(scales):
-            # An interval has the same rotations at both ends, upwards and downwards.
+            # The rotations of an interval are the same at both ends, whether the flow goes up or down.
             level = int(np.searchsorted(self.scales, min(start, end)))
             rotations = _rotation_nodes(x.shape[1], self.sigma, self.n_nodes, level)
             length = math.log(end / start)
@@ -124,14 +128,14 @@ class SphericalFlow:
 
 
 def mixed_with_uniform(log_density: np.ndarray, background: float, log_volume: float) -> np.ndarray:
-    """Return log-densities (n,) mixed with the uniform one, that of a volume."""
+    """Return log-densities (n,) of a mixture with the uniform distribution of weight `background`."""
     if background == 0:
         return log_density
     return np.logaddexp(log_density + math.log1p(-background), math.log(background) - log_volume)
 
 
 def _best_background(log_density: np.ndarray, weights: np.ndarray, log_volume: float) -> float:
-    """Return the weight of the uniform distribution of highest likelihood, given left-out rows (n,).
+    """Return the uniform distribution's weight of highest likelihood, from left-out log-densities (n,).
 
     It is at least 1 / (n + 1), since the next row may be unlike all others.
     """
@@ -147,7 +151,7 @@ def _best_background(log_density: np.ndarray, weights: np.ndarray, log_volume: f
 def _best_bandwidth(likelihood: Callable[[float, int], float]) -> float:
     """Return the bandwidth of highest likelihood, in radians of the sphere.
 
-    `likelihood` takes a bandwidth and the number of rows that it is the mean of, at most.
+    `likelihood(h, most)` returns the mean log-density of at most `most` left-out rows.
     """
     some, many = _MAX_ROWS_OF_KERNELS
     grid = np.geomspace(*BANDWIDTHS, _N_BANDWIDTHS)
@@ -179,8 +183,8 @@ def chosen_flow(
 ) -> tuple[SphericalFlow, float]:
     """Return the flow of highest leave-one-out likelihood, and the weight of the background.
 
-    None is what is chosen: a scale in radians of the sphere, or the given weight of the background. The
-    uniform distribution has the density of a volume, whose logarithm is `log_volume`.
+    `bandwidth` and `sigma`, in radians of the sphere, and `given`, the weight of the background, are
+    chosen if None. The background is uniform, with the log-density ``-log_volume``.
     """
     n_points = len(posterior.points)
     weights = np.exp(posterior.log_weights)

@@ -23,13 +23,14 @@ from .._utils.shards import Shards
 from .._utils.triangular import divide_by_triangle
 from ..bandwidth import weight_of_others
 
-# With fewer rows for each dimension than this, a covariance of the rows says little of new ones.
+# With fewer rows per dimension than this, the covariance of the rows is too uncertain to be used.
 _ROWS_A_DIMENSION = 5
 # Kent, Tyler and Vardi's (1994) form of EM halves the distance to the maximum in an iteration or two.
-# It ends where no weight changes by more than this share of its row's, nor the volume by this share.
+# It ends when the change of each EM weight, relative to the row's weight, and the change of the log
+# volume of the scale matrix are below `_CHANGE`.
 _N_ITERATIONS, _CHANGE = 40, 1e-7
-# A direction this much narrower than the rows' standard deviation is one that most rows do not use at
-# all, such as a rare indicator: the likelihood of a t distribution then has no maximum.
+# Least scale along a direction, in standard deviations of the rows. If it is smaller, most rows do not
+# vary along it (a rare indicator, say), and the likelihood of a t distribution has no maximum.
 _LEAST_SCALE = 1e-3
 # Added to variances, relative to each: only rounding makes a scale matrix singular.
 _RIDGE = 1e-12
@@ -37,18 +38,18 @@ _RIDGE = 1e-12
 
 @dataclass(frozen=True, eq=False)
 class StudentT:
-    """A t distribution of p hull coordinates and of residuals outside the hull, except of relations."""
+    """A t distribution of p hull coordinates, and of residuals outside the hull without relations."""
 
     center: np.ndarray  # Shape (p,)
     factor: np.ndarray  # Lower triangular factor (p, p) of the scale matrix
     degrees: float  # Degrees of freedom nu
     residual_scale: float = 1.0
     """Scale of the residuals, the same in all directions outside the hull."""
-    codimension: int = 0  # Number of those directions; relations between columns are none of them
+    codimension: int = 0  # Number of those directions, without relations between columns
     n_pooled: int = 0
-    """Number of dimensions that have one scale in common; zero where a scale matrix was fitted."""
+    """Number of dimensions that share a single scale; zero if a scale matrix was fitted."""
     periods: tuple[float, ...] = ()
-    """Periods of coordinates after the p, in which the distribution is uniform."""
+    """Periods of the coordinates after the first p, in which the distribution is uniform."""
 
     @property
     def dimension(self) -> int:
@@ -84,7 +85,7 @@ class StudentT:
         return self.log_peak - self._exponent * np.logaddexp(0.0, logarithm)
 
     def leave_one_out_log_density(self, points: np.ndarray, weights: np.ndarray) -> np.ndarray:
-        """Return the log-density (n_points,) of points under fits to the others, by the same weights."""
+        """Return the log-density (n_points,) of each point if it is left out and EM weights are kept."""
         squares = self.distances(points) ** 2
         v, n_scaled = weights, self.n_pooled
         if not self.n_pooled:
@@ -92,7 +93,7 @@ class StudentT:
             v = _em_weights(self.degrees, n_scaled, squares, weights)
             v = v / v.sum()
         others = weight_of_others(v)
-        # Zero where the point alone spans a direction, of which the others then have no variance.
+        # Zero where the point alone spans a direction, along which the others have no variance.
         left = 1 - v / others * squares / max(self.n_pooled, 1)
         left = np.maximum(left, np.finfo(np.float64).tiny)
         volume = 0.5 * max(self.n_pooled, 1) * np.log(left) - 0.5 * n_scaled * np.log(others)
@@ -122,7 +123,7 @@ class TailBound:
     The background of a fitted model contains a multivariate t distribution, whose weight, center
     and scales give the bound for every row of R^d. Where columns are mapped, distances are those of the
     mapped columns, and the least slope of their maps is part of the constant. Where columns satisfy
-    relations, rows that break them have a small weight of their own.
+    relations, the small weight of rows that break relations is part of the constant, too.
     """
 
     student: StudentT
@@ -158,8 +159,9 @@ def fit_student_t(
 ) -> list[StudentT]:
     """Return t distributions of hull coordinates (n_points, p), smallest degrees of freedom first.
 
-    Where rows are few, or most do not use some direction, one scale is that of all. Distributions
-    are uniform in last coordinates with `periods`; if all have one there is a single distribution.
+    If rows are few, or most do not vary along some direction, all directions have the same scale. In
+    the last coordinates, which have `periods`, distributions are uniform; if these are all coordinates,
+    there is a single distribution.
     """
     if periods:
         linear = points[:, : points.shape[1] - len(periods)]
@@ -193,7 +195,7 @@ def fit_student_t(
                     break
                 narrowed = np.log(np.diag(factor))
                 factor = _factor(scatter)
-                # Rows that narrow a direction soon have no weight that could change.
+                # The scale may still shrink along a direction when weights no longer change.
                 narrowed -= np.log(np.diag(factor))
                 change = float(np.max(np.abs(v - last) / weights))
                 if shards.largest(max(change, abs(float(narrowed.sum())))) < _CHANGE:
@@ -211,7 +213,7 @@ def fit_student_t(
             )
     if fitted:
         return fitted[::-1]
-    # Few rows span their hull by chance: new ones are as far outside it.
+    # p + 1 rows span their hull by chance: new rows vary as much outside of it.
     n_pooled = embedding.hull.n_features if n_points == p + 1 else p
     scale = math.sqrt(variances.sum() / max(n_pooled, 1))
     residual_scale = scale if n_points == p + 1 else embedding.residual_scale(scale)

@@ -26,15 +26,15 @@ class TrainingData:
     n_samples: int  # How many rows the user passed
     is_weighted: bool  # Whether the user passed weights
     units: np.ndarray | None = None
-    """The step (d,) in which each column was recorded, 0 where it is not known; None is unknown."""
+    """The step (d,) in which each column was recorded, 0 where it is unknown; None if all are."""
     widths: np.ndarray | None = None
-    """How far apart (d,) values are that were recorded as one; None is 0."""
+    """Widths (d,) of the intervals of values that were recorded as the same value; None is 0."""
     table: TrainingData | None = None
-    """The rows of which these are a part: all parts have its relations and maps of columns."""
+    """All rows, of which these are a part; relations and maps of columns are those of all rows."""
     periods: np.ndarray | None = None
     """Period (d,) of each column, 0 where it has none; None where no column has one."""
     whole: WholeTable | None = None
-    """The user's table, if these rows are a part that shares its relations between columns."""
+    """The user's table, if these rows are a part of it that keeps its relations between columns."""
 
     @cached_property
     def columns(self) -> ColumnSpace:
@@ -63,7 +63,7 @@ class TrainingData:
 
     @cached_property
     def periodic(self) -> PeriodicColumns | None:
-        """The periodic columns that vary, in scaled columns; None where no column has a period."""
+        """The periodic columns that vary, for metrics of scaled columns; None if none has a period."""
         if self.periods is None:
             return None
         own = PeriodicColumns.of(self.points, self.weights, self.periods, self._varies)
@@ -73,7 +73,7 @@ class TrainingData:
         return own.with_scales(self.table.periodic.scales)
 
     def periodic_for(self, metric: Metric) -> PeriodicColumns | None:
-        """Return the columns that are coordinates of their own in a metric, or None."""
+        """Return the periodic columns that are separate coordinates in a metric, or None."""
         if self.periods is None or is_scaled(metric):
             return self.periodic
         return PeriodicColumns.of(self.points, self.weights, self.periods, self.periods > 0)
@@ -85,7 +85,7 @@ class TrainingData:
 
     @property
     def _varies(self) -> np.ndarray:
-        """Which columns (d,) are periodic and vary; in scaled columns constants are relations."""
+        """Mask (d,) of columns that are periodic and vary; a constant scaled column is a relation."""
         assert self.periods is not None
         points = self.points if self.table is None else self.table.points
         return (self.periods > 0) & ((len(points) == 1) | (np.ptp(points, axis=0) > 0))
@@ -96,7 +96,7 @@ class TrainingData:
         return self.only(~self._varies, None if self.table is None else self.table.linear)
 
     def only(self, kept: np.ndarray, table: TrainingData | None = None) -> TrainingData:
-        """Return the same rows, some of those of a table, with columns of a mask (d,) and no periods."""
+        """Return the same rows (parts of `table`) with the columns of a mask (d,), without periods."""
         return replace(
             self,
             points=self.points[:, kept],
@@ -109,7 +109,7 @@ class TrainingData:
 
     @cached_property
     def excluded(self) -> ExcludedRows | None:
-        """How left-out rows are scored, or None where they are scored as they are."""
+        """Values at which left-out rows are scored if columns are rounded; None: their own values."""
         return excluded_rows(self.points, self.weights, self.widths)
 
     def evenly(self, most: int) -> np.ndarray:
@@ -121,14 +121,14 @@ class TrainingData:
 
     @cached_property
     def warped_columns(self) -> ColumnSpace | None:
-        """The same with maps of the columns that need one, or None if there is none."""
+        """The same as `columns`, with maps of the columns that need one; None if none does."""
         if self.periodic is not None:
             linear = self.linear.warped_columns
             return None if linear is None else self.periodic.join_columns(linear)
         return self.columns.warped(self.points, self.weights, self.units, self.whole)
 
     def columns_for(self, metric: Metric) -> ColumnSpace | None:
-        """Return the columns of a metric; None where it takes them as they are."""
+        """Return the scales, relations and maps of columns in a metric; None if it uses none of them."""
         if self.table is not None:
             columns = self.table.columns_for(metric)
             return None if columns is None else columns.of_rows(self.points, self.weights)

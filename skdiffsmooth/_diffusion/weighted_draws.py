@@ -1,4 +1,4 @@
-"""Draws of proposals with importance weights; where one column is free, nodes of a quadrature rule."""
+"""Weighted draws of proposals, or, where one column is free, nodes of a quadrature rule."""
 
 from __future__ import annotations
 
@@ -12,35 +12,36 @@ from scipy.stats import qmc
 from .._utils.draws import choose_in_rows
 from .conditional_proposal import ConditionalKernels
 
-# Independent scramblings of the quasi-random numbers, from which standard errors are computed. Draws end
-# where an error is small, so one that is small by chance would end them too early: it is at least this
-# share of the error of half as many draws. With 8 scramblings and no such bound true errors were 1.5
-# times the reported ones (rms), and up to 5.5 times.
+# Independent scramblings of the quasi-random numbers, from which standard errors are computed. Drawing
+# ends when the error is small, so an error that is small by chance would end it too early. Errors are
+# therefore at least the fraction `_LEAST_RATIO` of the error of half as many draws. With 8 scramblings
+# and no such bound true errors were 1.5 times the reported ones (rms), and up to 5.5 times.
 _N_SCRAMBLINGS, _LEAST_RATIO = 16, 0.5
-# With one free column, further nodes at the outermost draws plus these multiples of their distance.
+# With one free column, nodes are added beyond the lowest and the highest draw, at these multiples of the
+# distance between the two.
 TAIL_NODES = 4.0 ** np.arange(6)
 
 
 @dataclass(frozen=True, eq=False)
 class Pool:
-    """Draws for n rows of given values, with importance weights; unused ones have weight zero.
+    """Draws for n rows of given values, with importance weights; unused entries have weight zero.
 
-    With one free column the draws of each row are in increasing order.
+    With one free column the draws of each row are in increasing order. Symbols: `conditional.py`.
     """
 
     kernels: list[ConditionalKernels]
     coordinates: np.ndarray  # Shape (n, m, d)
     log_target: np.ndarray  # Log p(a_j, b), (n, m)
     log_proposals: np.ndarray  # Log-densities (n, m, n_kernels) of the proposals
-    cdfs: np.ndarray  # With one free column, their distribution functions
+    cdfs: np.ndarray  # With one free column, distribution functions (n, m, n_kernels)
     log_ratio: np.ndarray  # Log w_j, (n, m)
     position: np.ndarray
     """With one free column, the distribution function (n, m) of the mixture of proposals."""
     cell_errors: np.ndarray
     """With one free column, relative errors (n, m - 1) of the rule between neighbouring nodes."""
-    log_masses: np.ndarray  # Logarithms (n, m) of the parts of p(b)
+    log_masses: np.ndarray  # Logarithms (n, m) of what each draw contributes to p(b)
     log_marginal: np.ndarray  # Log p(b), (n,)
-    error: np.ndarray  # Its standard error (n,), in nats
+    error: np.ndarray  # Standard error (n,) of log p(b), in nats
     effective: np.ndarray  # Effective numbers (n,) of draws
 
     @classmethod
@@ -90,7 +91,10 @@ class Pool:
         return np.take_along_axis(middle, worst, axis=1)
 
     def update(self, active: np.ndarray, stop: int, weights: np.ndarray) -> np.ndarray:
-        """Compute results of rows `active` from `stop` draws; return the kernels' shares of p(b)."""
+        """Return each kernel's share (k, n_kernels) of p(b), and update the results of rows `active`.
+
+        The first `stop` draws are used; `weights` (k, n_kernels) are those of the kernels.
+        """
         used = active, slice(stop)
         with np.errstate(divide="ignore"):
             log_parts = self.log_proposals[used] + np.log(weights)[:, None]
@@ -132,7 +136,7 @@ class Pool:
 
 
 class BaseDraws:
-    """Quasi-random numbers for the draws of all rows; the first k are the same at every length."""
+    """Quasi-random numbers for n draws of each row; the first of them do not depend on n."""
 
     def __init__(self, n: int, n_free: int, degrees: float, seed: int | tuple[int, ...]) -> None:
         per_scrambling = n // _N_SCRAMBLINGS
@@ -165,8 +169,8 @@ def propose(
 def _cell_errors(t: np.ndarray, free: np.ndarray, ratio: np.ndarray) -> np.ndarray:
     """Return the relative errors (n, m - 1) of the trapezoidal rule between nodes t (n, m) in [0, 1].
 
-    `ratio` (n, m) is the integrand, of integral one. Errors are large where it is not linear, where it
-    changes, and where nodes are far apart; `free` (n, m) are the nodes in units of the kernel's width.
+    `ratio` (n, m) is the integrand, of integral one. Errors are large where it is far from linear, where
+    it changes much, and where nodes `free` (n, m), in units of the kernel's width, are far apart.
     """
     lengths = np.diff(t, axis=1)
     both = np.maximum(lengths[:, 1:] + lengths[:, :-1], np.finfo(np.float64).tiny)
@@ -197,7 +201,7 @@ def _quadrature(t: np.ndarray) -> np.ndarray:
 def interpolated(pool: Pool, rows: np.ndarray, uniform: np.ndarray) -> np.ndarray:
     """Return coordinates (m, d) of draws for `rows` (m,) of a density that is linear between nodes."""
     ratio = np.exp(pool.log_ratio - pool.log_ratio.max(axis=1, keepdims=True))
-    # Behind the last node all positions are infinite.
+    # Unused entries have infinite positions.
     ends = np.where(np.isfinite(pool.position), pool.position, pool.position[:, :1])
     lengths = np.maximum(np.diff(ends, axis=1), 0.0)
     cell = choose_in_rows(lengths * (ratio[:, 1:] + ratio[:, :-1]), rows, uniform[:, 0])

@@ -2,15 +2,15 @@
 
 Points are sorted along a Z-curve and cut into boxes of 64 near neighbours. With L a lower bound on the
 sum at a query and K the kernel, boxes on which K <= rtol L / 4 are skipped: weights sum to one, so that
-all their points together add at most rtol / 4 of the sum. The others are summed point by point.
+all their points together add at most rtol / 4 of the sum. Other boxes are summed point by point.
 
 The Gaussian kernel is smooth and a product over the coordinates. So the points of a cube, whose side s
 is two bandwidths, may be replaced by weights on a grid of q Chebyshev nodes in each coordinate, which
 give the same sum of every polynomial of degree q - 1. Interpolation at these nodes has an error of at
 most 2 (s/4)^q / q! times the largest q-th derivative, which at distance u is at most
 1.09 sqrt(q!) exp(-u^2 / 4) (Cramer's inequality for Hermite functions). The error of a product of d
-factors is below 1.01 d times that of one, if this is below 1 %. So a cube of weight W at distance u
-adds an error of at most
+factors is below 1.01 d times that of one factor, if the latter is below 1 %. So a cube of weight W at
+distance u adds an error of at most
 
     2.2 d W (s/4)^q / sqrt(q!) exp(-u^2 / 4).
 
@@ -33,21 +33,21 @@ from .radial_kernels import RADIAL_KERNELS, RadialKernel
 
 LARGEST_DIMENSION = 3
 
-# Points of a box, and boxes of a group: fastest at 1e5 to 1e6 points.
+# Number of points in a box, and of boxes in a group: fastest at 1e5 to 1e6 points.
 _BOX = 64
 _GROUP = 32
 
-# Side of a cube in bandwidths, and levels of the Z-curve below it.
+# Side of a cube in bandwidths, and number of finer levels of the Z-curve within a cube.
 _SIDE = 2.0
 _FINER_LEVELS = 4
-# Most levels of cubes: with these, positions are known to 2^-20 of a side or better.
+# Most levels of cubes: with these, the rounding of positions is at most 2^-20 of a side.
 _MOST_LEVELS = 32
 
-# In smooth data the bounds of all cubes add up to some multiples of a bound at distance zero times the
-# sum: this many in the choice of q.
+# q is chosen as if the error bounds of all cubes added up to this multiple of the sum, times the bound
+# of a cube with W = 1 at distance zero.
 _MARGIN = 16.0
 
-# Elements of the largest temporaries: of bounds, and of sums, which should stay in the cache.
+# Elements of the largest temporary arrays for bounds, and for sums, which should stay in the cache.
 _BOUNDS_TILE = 2**19
 _SUMS_TILE = 2**17
 
@@ -56,7 +56,7 @@ _LOWEST_EXPONENT = -700.0
 
 
 class _Bounds(NamedTuple):
-    """Boxes that hold sets of points."""
+    """Axis-parallel boxes around sets of points."""
 
     low: torch.Tensor  # Their lower corners, (n, d)
     high: torch.Tensor  # Their upper corners, (n, d)
@@ -72,7 +72,7 @@ class _Bounds(NamedTuple):
             below, above = low[..., j] - x[:, j, None], x[:, j, None] - high[..., j]
             nearest = nearest + torch.maximum(below, above).clamp_min_(0).square_()
             farthest = farthest + torch.minimum(below, above).square_()
-        # No point is nearer, whichever way its distance is rounded.
+        # Lowered, so that the rounded distance of no point in a box is smaller.
         return nearest * (1 - 1e-14), farthest
 
 
@@ -84,17 +84,17 @@ class _Excluded(NamedTuple):
     box: torch.Tensor  # The box that holds it, (B,)
 
     def at(self, queries: slice | torch.Tensor) -> _Excluded:
-        """Return those of some of the queries."""
+        """Return the excluded points of some of the queries."""
         return _Excluded(self.log_weight[queries], self.slot[queries], self.box[queries])
 
 
 class BoxSums:
-    """A mixture of equal radial kernels at weighted points, on a CPU, to a relative error.
+    """A mixture of equal radial kernels at weighted points: its densities to a relative error, on a CPU.
 
     - `points` (N, d): centres; d is at most `LARGEST_DIMENSION`.
     - `weights` (N,): positive weights that sum to one.
-    - `bandwidth`: its scale, in units of the points.
-    - `rtol`: largest relative error of a density, beside rounding.
+    - `bandwidth`: scale of the kernels, in units of the points.
+    - `rtol`: largest relative error of a density, in addition to rounding.
     """
 
     def __init__(
@@ -114,7 +114,7 @@ class BoxSums:
         fewest = max(_BOX, self._n_nodes**d) if self._is_gaussian else math.inf
         order, counts, middles = _split(points, _SIDE * bandwidth, fewest)
         self._n_cubes = len(middles)
-        # Whole boxes hold the points outside cubes, and those of each cube; padding has weight zero.
+        # Points outside cubes, and those of each cube, are padded to whole boxes with weights of zero.
         padded = -(-counts // _BOX) * _BOX
         gaps = np.cumsum(padded - counts) - (padded - counts)
         slots = np.arange(len(points)) + np.repeat(gaps, counts)
@@ -211,7 +211,8 @@ class BoxSums:
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Return log sum_i w_i K(x - x_i) (B,) over the first groups of boxes, and a lower bound (B,).
 
-        `lower` is a lower bound of the sum over other points; that returned is one over all of them.
+        `lower` is a lower bound of the log-sum over the points outside these groups (None: there are
+        none). The returned bound is that of the log-sum over all points.
         """
         others = x.new_full((len(x),), -math.inf) if lower is None else lower
         if not n_groups:
@@ -242,7 +243,7 @@ class BoxSums:
     def _relevant(
         self, nearest: torch.Tensor, lower: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return indices of the boxes (B, n) that are not negligible beside sums of at least `lower`."""
+        """Return indices of the (query, box) pairs that matter to log-sums of at least `lower`."""
         threshold = lower + math.log(self.rtol / 4)
         of, boxes = (self._log_kernel(nearest) > threshold[:, None]).nonzero(as_tuple=True)
         return of, boxes
@@ -310,7 +311,7 @@ class BoxSums:
         return moments
 
     def _sums_of_cubes(self, of_boxes: torch.Tensor) -> torch.Tensor:
-        """Return sums (n_cubes,) of what each box (n_boxes,) holds."""
+        """Return the sums (n_cubes,) of the values (n_boxes,) of the boxes in each cube."""
         # The boxes outside cubes have the index -1.
         sums = of_boxes.new_zeros(self._n_cubes + 1)
         return sums.index_add_(0, self._cube + 1, of_boxes)[1:]
@@ -319,7 +320,7 @@ class BoxSums:
         """Return log K at squared distances."""
         if self._is_gaussian:
             return squares * (-0.5 / self.bandwidth**2)
-        # Divided last: a point on the edge of a compact kernel must be on the right side of it.
+        # Divided last: rounding must not move a point across the edge of a compact kernel.
         return self.kernel.log_profile(squares.sqrt().div_(self.bandwidth))
 
 
@@ -331,7 +332,7 @@ def _without(
 ) -> torch.Tensor:
     """Return the logarithms (B, n) of the weights in boxes (B, n) without that of the excluded points.
 
-    `own` (B,) are the boxes that hold these points. Where hardly any weight is left it counts as zero.
+    `own` (B,) are the boxes that hold these points. Weights of which less than 1e-6 is left are zero.
     """
     of_boxes = log_weights[boxes]
     if excluded is None or own is None:
@@ -376,18 +377,18 @@ def _chebyshev_polynomials(t: torch.Tensor, n: int) -> torch.Tensor:
 def _split(
     points: np.ndarray, side: float, fewest: float
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return an order of the points (N, d) in which those near one another follow one another.
+    """Return an order of the points (N, d) along a Z-curve, counts of points, and the middles of cubes.
 
-    Cubes of the side that hold at least `fewest` points come last. The counts (1 + n_cubes,) are the
-    number of points before them, and those in each cube; the third result is their middles (n_cubes, d).
+    The points in cubes of the side that hold at least `fewest` points come last. The counts
+    (1 + n_cubes,) are of the points outside cubes, and of those in each cube; middles are (n_cubes, d).
     """
     n, d = points.shape
     low, extent = points.min(axis=0), float(np.ptp(points, axis=0).max())
     n_bits = 62 // d
     n_levels = max(0, math.ceil(math.log2(extent / side))) + 1 if extent else 1
     finer = min(_FINER_LEVELS, n_bits - n_levels)
-    # Where cubes are too small for integers, or as small as the rounding of positions, the Z-curve has
-    # larger ones, and none is returned.
+    # Where the indices of cubes would overflow, or cubes are as small as the rounding of positions, the
+    # Z-curve has larger cells, and no cubes are returned.
     is_fine = finer < 0 or n_levels > _MOST_LEVELS
     unit = extent / (2**n_bits - 1) if is_fine else side / 2**finer
     index = ((points - low) / unit).astype(np.int64)

@@ -1,6 +1,6 @@
 """The engine for a mixture of Gaussians: posterior moments under noise.
 
-Where the data are a mixture sum_i w_i N(mu_i, S_i) and not points, noise of variance v makes them
+If the data have the density sum_i w_i N(mu_i, S_i), their density under noise of variance v is
 
     p_v(y) = sum_i w_i N(y; mu_i, S_i + v I),    A_i = (S_i + v I)^-1,    g_i(y) = -A_i (y - mu_i),
 
@@ -65,8 +65,8 @@ class ComponentPosterior(FloatPromotion, Denoiser):
     Raises ValueError if `memory_limit` is below what a single query and a single node take.
 
     Moments of B queries at M nodes take about ``2 B M K r`` multiply-adds and ``B M K`` exponentials
-    for K components, and four times the multiply-adds with the trace. In float32, noise too small
-    for it is computed in float64, where the device has it, and rounded.
+    for K components, and four times the multiply-adds with the trace. With float32, moments at noise
+    too small for it are computed in float64, if the device has it, and rounded.
     """
 
     def __init__(
@@ -89,7 +89,7 @@ class ComponentPosterior(FloatPromotion, Denoiser):
         self._budget = int(memory_limit * 2**20 / self._means.element_size())
         self._tile = _TILE if backend.device.type == "cpu" else _TILE_ON_GPU
         smallest = 2 * max(self._elements_per_node, self._elements_per_row(1))
-        # The tile must fit in the dtype of low noise, too.
+        # A tile must also fit in float64, which low noise may require.
         width = 8 if self._can_promote else self._means.element_size()
         what = f"one tile of {len(components)} components in {self._means.shape[1]} dimensions"
         check_fits(smallest * width, memory_limit, what)
@@ -198,7 +198,7 @@ class ComponentPosterior(FloatPromotion, Denoiser):
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Return a tile's part of score (B, r), trace (B,) and log-sum (B,), summed over its nodes.
 
-        Without `trace` it is the Laplacian of `Nodes.averages` in place of the trace.
+        Without `trace`, the second result is the Laplacian of `Nodes.averages`.
         `node_scores` (K, M, r) and `squares` (K, M) are A_i xi and xi . A_i xi.
         """
         scores, query_logits = self._scores_and_logits(x, noised, exclude)
@@ -232,7 +232,7 @@ class ComponentPosterior(FloatPromotion, Denoiser):
         self, x: torch.Tensor, noised: _NoisedComponents, exclude: torch.Tensor | None
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Return scores g_i (B, K, r) and logits (B, K) of the components."""
-        # From differences of coordinates: exponents of narrow components have no rounding of products.
+        # From differences of coordinates: for narrow components, products would round too much.
         negative_scores, squares = self._apply(noised, x - self._means[:, None])
         logits = torch.sub(noised.log_peaks[:, None], squares, alpha=0.5).T.contiguous()
         return negative_scores.transpose(0, 1).neg(), exclude_(logits, exclude)
@@ -269,8 +269,8 @@ class ComponentPosterior(FloatPromotion, Denoiser):
         )
 
     def _is_exact(self, v: float, max_norm: float) -> bool:
-        # Queries are rounded where they are, and the components that matter to one are at most this
-        # far from it.
+        # The components that matter to a query are at most this far from it, and the rounding of
+        # positions is relative to their distance from the origin.
         length = self._widest + math.sqrt(v) + max_norm
         rounding = torch.finfo(self._dtype).eps * (self._radius + length)
         return rounding * length / (self._narrowest + v) <= _EXPONENT_ERROR

@@ -1,4 +1,4 @@
-"""The arrays of a mixture of Gaussians with one covariance each: the fitted form of a base."""
+"""Arrays of a mixture of Gaussians, each with its own covariance: the fitted form of a base."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ class GaussianComponents:
         """Draw n rows (n, r) from the mixture."""
         which = invert_cumulated(np.cumsum(self.weights), rng.uniform(size=n))
         draws = rng.standard_normal((n, self.means.shape[1]))
-        # A draw is unit noise, times root f_i, whose coordinates along the axes are stretched to root l.
+        # The noise of a draw is scaled to the standard deviation sqrt(f_i), or sqrt(l_i) along the axes.
         stretch = np.sqrt(self.variances) - np.sqrt(self.floors)[:, None]
         rows = self.means[which] + np.sqrt(self.floors)[which, None] * draws
         for k in np.unique(which):

@@ -1,8 +1,8 @@
 """Posterior moments of single queries, by one softmax over the points for each query.
 
-The engine computes this where exponentials do not factorise. Only here may a sum over points skip
-some of them: at low noise few points matter to a query, and scores of all points in low precision
-find the groups that hold them.
+The engine uses this where exponentials do not factorise. Only this module may skip points in a sum:
+at low noise few points matter to a query, and scores of all points in low precision find the groups
+that hold them.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from .merge import Merger, Pairs
 from .moments import Nodes, is_excluded, rows_of
 from .points import Points, exclude_, exp_
 
-# Gathering a member of a group costs about this many times a term of a dense sum.
+# Gathering a member of a group takes about this many times as long as a term of a dense sum.
 _COST_OF_GATHERING = 4
 
-# Up to this many coordinates all r^2 second moments together cost no more than one direction.
+# Up to this many coordinates all r^2 second moments together take no longer than one direction.
 _FEW_COORDINATES = 8
 
 
@@ -36,9 +36,9 @@ def direct_moments(
     - `y` (P, r): queries.
     - `max_norm`: length of the longest node that was added to a query.
     - `exclude` (P,): index of the point that is excluded for each query.
-    - `rows_at_once`: queries, plus one for each of their directions, whose logits of all points are
-      held at once.
-    - `directions` (P, r, j): what to multiply each query's posterior covariance with.
+    - `rows_at_once`: number of queries computed at once. Each takes a row of logits of all points, and
+      one more for each direction.
+    - `directions` (P, r, j): vectors by which each query's posterior covariance is multiplied.
 
     The result (P, r + 2) or (P, r + 2 + r * j) is D(y), tr Cov(y), log sum_i w_i exp(-|y - x_i|^2 /
     2v) and the rows of Cov(y) @ directions.
@@ -53,7 +53,7 @@ def direct_moments(
         if _COST_OF_GATHERING * n_relevant > relevant.numel():
             relevant = None
         else:
-            # As many queries as have groups that take as much memory as all logits would.
+            # So many queries that their relevant groups take as much memory as the logits of all points.
             gathered = n_relevant * GROUP * (points.dimension + 4 + 2 * n_directions)
             most = rows_at_once * len(points) * (1 + n_directions)
             rows_at_once = max(1, len(y) * most // max(gathered, 1))
@@ -117,9 +117,9 @@ def average_over_few_points(
 ) -> torch.Tensor:
     """Return moments of queries averaged over the nodes, from exponentials for all points.
 
-    For points so few that these take no more memory than the sums of all pairs would. Exponents are
-    formed from products of coordinates. The result (B, r + 2) is this process's part of mean, trace
-    (unless requested the Laplacian of `Nodes.averages`) and log-sum.
+    There must be so few points that the exponentials take no more memory than the sums of all pairs.
+    Exponents are formed from products of coordinates. The result (B, r + 2) is this process's part of
+    mean, trace (if not requested, the Laplacian of `Nodes.averages`) and log-sum.
     """
     of_queries = exclude_(points.products(x, v), exclude)
     logits = of_queries[:, None] + (nodes.offsets / v) @ points.positions.T
@@ -188,7 +188,7 @@ def _over_all_points(
     exclude: torch.Tensor | None,
     directions: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """Return `direct_moments` with a matrix of all logits."""
+    """Return `direct_moments`, computed from the logits of all points."""
     squares = None
     if points.products_are_exact(v, max_norm):
         logits = points.products(y, v)
@@ -206,7 +206,7 @@ def _over_all_points(
         moments[:, -1] *= points.unit
         moments[:, -1] -= points.scaled_for_trace(moments[:, :-1]).square().sum(1)
     else:
-        # At such small noise that difference is rounding: measure from the point of largest weight.
+        # At such small noise the above difference is rounding: measure from the point of largest weight.
         origin = points.positions[best]
         moments[:, -1] = (factors * points.squared_distances_for_trace(origin)).sum(1) / normalizer
         moments[:, -1] -= points.scaled_for_trace(moments[:, :-1] - origin).square().sum(1)
@@ -236,7 +236,7 @@ def _covariance_along(
     along = torch.addmm(offset.flatten(0, 1), rows.flatten(0, 1), points.positions.T, beta=-1)
     along = along.unflatten(0, rows.shape[:2]).mul_(factors[:, None, :])
     sums = (along @ points.features[:-1].T) / normalizer[:, None, None]
-    # The first column is the rounding error of the mean, and corrects for it.
+    # The first column, the rounding error of the mean along the directions, corrects the others.
     covariance = points.unit * sums[..., 1:] - sums[..., :1] * mean[:, None, :]
     return covariance.transpose(1, 2)
 
@@ -285,7 +285,7 @@ def _over_members(
     where points are close, and the trace is not a difference of large numbers.
     """
     positions, log_weights = points.positions[member], points.log_weights[member]
-    # Distances are computed twice: from the query to find that point, and from that point.
+    # Distances from the query find the point of largest weight; then those from that point are used.
     scores = (positions - y[query]).square_().sum(1).mul_(-0.5).add_(log_weights, alpha=v)
     best = scores.new_full((len(y),), -torch.inf).scatter_reduce_(0, query, scores, "amax")
     pair = (scores == best[query]).nonzero()[:, 0]

@@ -48,11 +48,14 @@ class NodeTable:
         )
 
     def sums(self, query_factors: torch.Tensor, *, features: bool) -> torch.Tensor:
-        """Sum products of query and node factors, times each of the `features` (B, r + 2, M) or 1."""
+        """Return sums over points of query factors times node factors, times each feature if requested.
+
+        Their shape is (B, 1, M), or (B, r + 2, M) with `features`.
+        """
         if not features:
             return (query_factors @ self.factors.T)[:, None]
         if self.n_queries < len(self.nodes):
-            # The features go to the side of the product that is smaller.
+            # The features multiply the smaller of the two factors.
             left = (query_factors[:, None, :] * self.features).flatten(0, 1)
             return (left @ self.factors.T).unflatten(0, (len(query_factors), -1))
         return (query_factors @ self._by_feature.T).unflatten(1, (-1, len(self.nodes)))
@@ -68,7 +71,7 @@ class Products:
     """Sums over the points for each pair of a query and a node of the table."""
 
     table: NodeTable
-    factors: torch.Tensor  # (B, N): the query half of the exponentials
+    factors: torch.Tensor  # (B, N): the factors of the exponentials that depend on the queries
     # (B, 1, M) or (B, r + 2, M): the normalisers, followed by the sums of the other features if
     # they were requested
     sums: torch.Tensor
@@ -98,7 +101,7 @@ class Factoriser:
         """Return whether factorising saves time and is accurate at this noise."""
         if len(nodes) == 1 or not self._points.products_are_exact(v, nodes.max_norm):
             return False
-        # Where the host reads no computed values, pairs that underflow could not be found.
+        # On a GPU the host reads no computed values, so it could not find pairs that underflow.
         return self._points.on_host or (
             2 * nodes.max_norm * self._points.radius / v < self._widest_range
         )
@@ -140,7 +143,7 @@ class Factoriser:
         *,
         features: bool,
     ) -> Products | None:
-        """Sum each feature or the weights for queries (B, r); None if most pairs would underflow."""
+        """Return sums over the points for queries (B, r), or None if most pairs would underflow."""
         top, factors = self._query_factors(x, table, exclude)
         underflows = sums = None
         if not table.never_underflows:
@@ -164,15 +167,15 @@ class Factoriser:
         counts: list[int],
         exclude: torch.Tensor | None,
     ) -> Products:
-        """Sum each feature over the points, where every query uses one part of the node table.
+        """Return sums of each feature over the points, where each query uses one part of the node table.
 
         - `x` (P, r): queries, sorted by part.
-        - `table`: the nodes of all parts, M for each, none of which underflows.
+        - `table`: the nodes of all parts, M for each; with `never_underflows`.
         - `which` (P,): part of each query.
         - `counts`: how many queries each part has.
         - `exclude` (P,): index of the point that each query must not use.
 
-        The result is of P queries and M nodes.
+        The result holds sums for P queries and M nodes.
         """
         top, factors = self._query_factors(x, table, exclude)
         n_nodes = len(table.nodes) // len(counts)
@@ -202,8 +205,8 @@ class Factoriser:
         """Return this process's part of mean, Laplacian (`Nodes.averages`) and log-sum.
 
         The nodes' weights are combined first, so that each query averages the points only once.
-        Products are of the weights alone, and their factors are overwritten. `direct` (P, r + 2)
-        holds mean, trace and log-sum of the pairs that underflow, if there are any.
+        `products` has sums without features, and its factors are overwritten. `direct` (P, r + 2) holds
+        mean, trace and log-sum of the pairs that underflow, if there are any.
         """
         table, underflows = products.table, products.underflows
         weights, log_sums = merger.pair_weights(products.log_sums, table.nodes.weights)
@@ -222,8 +225,8 @@ class Factoriser:
     def pairs(self, products: Products, direct: torch.Tensor | None) -> Pairs:
         """Return the moments of each pair.
 
-        Products are of each feature, since sum_m q_m |D_m|^2 does not follow from averaged weights, and
-        are overwritten. `direct` (P, r + 2) holds mean, trace and log-sum of the pairs that underflow.
+        `products` has sums of each feature, which are overwritten: averaged weights do not give
+        sum_m q_m |D_m|^2. `direct` (P, r + 2) holds mean, trace and log-sum of pairs that underflow.
         """
         sums, underflows = products.sums, products.underflows
         unit = self._points.unit

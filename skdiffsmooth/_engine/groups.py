@@ -2,8 +2,8 @@
 
 At low noise few points matter to a query. Scores of all points in single precision find the groups
 that hold them and never miss one: bounds are compared, and the error of single precision is added.
-All scores here are logits times v in squared units of the radius, without the term that all points
-share, so that they do not overflow at any noise.
+All scores here are logits times v in squared units of the radius, without the term -|y|^2 / 2 of the
+query, so that they do not overflow at any noise.
 """
 
 from __future__ import annotations
@@ -17,19 +17,19 @@ import torch
 from .._utils.memory import slices
 from .moments import each_excluded, is_excluded
 
-# Large enough that finding the relevant groups is much cheaper than exponentiating all their members,
-# small enough that little is wasted on irrelevant members.
+# Points in a group: so many that finding the relevant groups is much faster than exponentiating all
+# their members, and so few that little time is wasted on irrelevant members.
 GROUP = 32
 
 # Exponents below minus this are raised to it: products of two of them are normal in single precision.
 _LOWEST_EXPONENT = 40.0
 
-# For queries near the data, scores in a group have a range below this; clamping keeps a few queries
-# far away from loosening the bounds of all.
+# For queries near the data, scores minus the best of their group are above this; lower ones are raised
+# to it, so that a few queries far away do not loosen the bounds of all.
 _WIDEST_RANGE = -4.0
 
-# Error in single precision of the logarithm of a sum of GROUP products of exponentials, relative to
-# its scale; and relative error of a number rounded to single precision.
+# Error in single precision of the logarithm of a sum of GROUP products of exponentials; and relative
+# error of a number rounded to single precision.
 _LOG_ERROR = 3e-5
 _ROUNDING = 1e-6
 
@@ -47,9 +47,9 @@ class PairScores(NamedTuple):
 
 
 class Groups:
-    """Points split into groups of equal size, each of which holds near neighbours.
+    """Points split into groups of equal size, each of points that are near each other.
 
-    - `positions` (N, r): on a CPU, N a multiple of the group.
+    - `positions` (N, r): on a CPU, N a multiple of `GROUP`.
     - `log_weights` (N,): logarithms of their weights, minus infinity for padding.
     - `unit`: the length by which positions are divided, the radius of the points.
     """
@@ -70,7 +70,7 @@ class Groups:
         self._row_of_point[self.index.T.flatten()] = torch.arange(len(order))
         eps = torch.finfo(positions.dtype).eps
         # N terms that are smaller than the largest by this exponent are together below the rounding of
-        # their sum, even where they are as far from the query as so small a weight implies.
+        # their sum, even times the large squared distances to which so small weights belong.
         self._negligible = math.log(1e-3 * eps / len(order))
 
     def __len__(self) -> int:
@@ -81,8 +81,8 @@ class Groups:
     ) -> torch.Tensor:
         """Return which groups hold points relevant to queries y (P, r): bool, (n_groups, P).
 
-        A group is irrelevant if its best member is below the best of all by more than rounding
-        loses. Scores of at most `queries_at_once` queries are held at once.
+        A group is irrelevant if the score of its best member is so far below the best of all that
+        rounding loses its terms. Scores of at most `queries_at_once` queries are held at once.
         """
         bias = (self._block_log_weights * (v / self.unit**2)).float() - self._block_half_squares
         left = torch.cat([self._blocks, bias[:, None]], dim=1)
@@ -91,7 +91,7 @@ class Groups:
         slack = self.slack(scaled.norm(dim=1), v, torch.float32)
         relevant = y.new_ones(len(self), len(y), dtype=torch.bool)
         if not bool(right.isfinite().all()):
-            # A query is so many radii away that single precision overflows.
+            # A query is so far away that single precision overflows, so all groups are returned.
             return relevant
         excluded_rows = None if exclude is None else each_excluded(self._row_of_point[exclude]).T
         for part in slices(len(y), queries_at_once):
@@ -112,8 +112,8 @@ class Groups:
             max_i (a_i + c_i)  <=  log( sum_i exp(beta a_i) exp(beta c_i) ) / beta
 
         over the members of a group: a product of matrices, with an entry for each group and none
-        for single points. The members of the group with the largest bound are computed exactly, and
-        groups whose bounds are below the best of them are irrelevant.
+        for single points. Scores of the members of the group with the largest bound are computed
+        exactly, and groups whose bounds are below the best of these scores are irrelevant.
         """
         scaled, nodes = x / self.unit, offsets / self.unit
         members = self.scaled.flatten(0, 1).T
@@ -124,7 +124,7 @@ class Groups:
         best_a, best_c = of_queries.amax(2), of_nodes.amax(2)
         below_a = of_queries - best_a[..., None]
         below_c = of_nodes - best_c[..., None]
-        # As sharp as most exponents allow; raising the others loosens a bound and never breaks it.
+        # As sharp as most exponents allow; the lowest are raised: the bound is looser, but still valid.
         range_of_groups = -float(below_a.clamp_min(_WIDEST_RANGE).mean() + below_c.mean())
         sharpness = self.unit**2 / v
         if range_of_groups > 0:
@@ -151,7 +151,7 @@ class Groups:
         return PairScores(of_queries, of_nodes, bounds >= threshold.float())
 
     def slack(self, distance: torch.Tensor, v: float, dtype: torch.dtype) -> torch.Tensor:
-        """Return by how much a negligible score is below the best, at a `distance` in radii."""
+        """Return how far a negligible score is below the best, at queries of norm `distance` (radii)."""
         wrong = 2 * (self.scaled.shape[2] + 4) * torch.finfo(dtype).eps * (distance + 1)
         return 2 * wrong - self._negligible * (v / self.unit**2)
 

@@ -25,7 +25,7 @@ class PointHierarchy:
 
     points: np.ndarray  # (N, r): the points themselves
     weights: np.ndarray  # (N,): their weights, summing to one
-    tolerance: float  # See the module's bound, in nats; 0 merges nothing
+    tolerance: float  # That of the module's bound, in nats; with 0 no points are merged
     finest: float  # Smallest noise scale that cells were made for; below it points are not merged
     centroids: np.ndarray  # (n_cells, r): centroids of all cells, large and small
     cell_weights: np.ndarray  # (n_cells,): sums of the weights in each
@@ -39,7 +39,7 @@ class PointHierarchy:
     def of(
         cls, points: np.ndarray, weights: np.ndarray, tolerance: float, finest: float
     ) -> PointHierarchy:
-        """Divide distinct points into cells that are small enough for the smallest noise scale.
+        """Return a tree for distinct points, down to cells small enough for the smallest noise scale.
 
         Cells are cut in the middle of their longest side, all of one depth at once.
         """
@@ -56,7 +56,7 @@ class PointHierarchy:
             sizes = np.diff(starts, append=len(x))
             cell = np.repeat(np.arange(len(starts)), sizes)
             mass = np.add.reduceat(w, starts)
-            # Relative to the heaviest of its cell no weight is lost to underflow.
+            # Weights are divided by the largest of their cell, so that not all of them underflow.
             relative = (w / np.maximum.reduceat(w, starts)[cell])[:, None]
             centroid = np.add.reduceat(relative * x, starts) / np.add.reduceat(relative, starts)
             radius = np.sqrt(np.maximum.reduceat(np.sum((x - centroid[cell]) ** 2, axis=1), starts))
@@ -64,12 +64,12 @@ class PointHierarchy:
             extent = high - low
             widest = extent.argmax(1)
             divided = (radius > smallest) & (extent.max(1) > 0)
-            # Cells that are not divided here are small enough, or many times the same point.
+            # Cells that are not divided here are small enough, or all their points are equal.
             radius[~divided & (radius > smallest)] = 0.0
             levels.append((centroid, mass, radius, parent))
             cells = np.arange(len(starts))
             along = x[np.arange(len(x)), widest[cell]]
-            # In this form the lowest point is always on one side and the highest on the other.
+            # In this form rounding cannot move the lowest and the highest point to the same side.
             is_upper = along - low[cells, widest][cell] > high[cells, widest][cell] - along
             n_upper = np.add.reduceat(is_upper.astype(np.intp), starts)
 

@@ -1,4 +1,4 @@
-"""Scores of which each column sees its own group of columns only, with their divergence.
+"""Score whose component for a column depends only on the columns of its group, and its divergence.
 
 Let the rows x_i be centers of Gaussians with covariance S, and v the variance of the noise. In the
 columns c of the group of column p,
@@ -36,17 +36,17 @@ __all__ = ["ColumnGroups", "LocalPosterior"]
 
 # Tiles above this size in MiB are slower on a CPU, since they leave its cache.
 _LARGEST_TILE = 16.0
-# Arrays of the size of the posterior weights that are alive at once.
+# Number of arrays of the size of the posterior weights that are held at once.
 _ALIVE = 2
-# Where no point of a group has a squared norm above this many noise variances, single precision does:
-# logits, and variances divided by that of the noise, have errors of 1e-4.
-# Fewer points are computed in double, one by one, since there is no time to save.
+# Single precision is used if no point of a group has a squared norm above this many noise variances:
+# logits, and variances divided by that of the noise, then have errors of 1e-4. With fewer points than
+# _MANY, double precision is used and points are not merged, since there is no time to save.
 _LARGEST_IN_SINGLE, _MANY = 1600.0, 256
-# Width of the bins whose points are merged, in standard deviations of a single column.
+# Width of the bins whose points are merged, in standard deviations of the noised kernel of a column.
 _BIN = 0.35
-# With more bins than this for each point, points are not merged: few bins have two.
+# With more bins than this for each point, points are not merged: few bins would hold two of them.
 _MOST_BINS = 4
-# Logits below these, with the largest as zero, are raised to them, which changes no sum.
+# Logits, less the largest one, are raised to at least these values, which changes no sum.
 _LEAST_LOGIT = {torch.float32: -60.0, torch.float64: -300.0}
 
 
@@ -80,7 +80,10 @@ class ColumnGroups:
 
 @dataclass(frozen=True)
 class _Outputs:
-    """The columns of each group whose score is computed, (K, m), and where they are in the group."""
+    """The columns (K, m) whose scores are computed from each group, and their positions in the group.
+
+    `present` is False where a row is padded.
+    """
 
     columns: torch.Tensor
     positions: torch.Tensor
@@ -100,10 +103,10 @@ def _padded(lists: Iterable[Iterable[int]]) -> np.ndarray:
 
 
 class LocalPosterior:
-    """The points (N, d) about their mean, and the groups of columns by which each column weights them.
+    """The posterior of centred points (N, d) under noise, given only the columns of each group.
 
-    The Gaussians at the points have the covariance S (d, d), None is zero; `background` is the weight
-    and the variance of the background. The points are so many `copies` of rows, block by block.
+    `covariance` is S (d, d) of the Gaussians at the points, or None for zero; `background` holds the
+    weight b and the variance u of the background. The points are `copies` blocks, each with all rows.
     """
 
     def __init__(
@@ -116,7 +119,7 @@ class LocalPosterior:
         background: tuple[float, float] = (0.0, 0.0),
         copies: int = 1,
     ) -> None:
-        # Transposed, (d, N): the columns of a group are copied as they lie in memory.
+        # Transposed, (d, N), so that each column is contiguous in memory.
         self.points, self.log_weights = points.T.contiguous(), log_weights
         self.background, self.copies = background, copies
         self.memory_limit = memory_limit
@@ -127,12 +130,12 @@ class LocalPosterior:
         self.present = torch.from_numpy(present).to(points)
         self.axes: torch.Tensor | None = None
         self.variances = torch.zeros_like(self.present)
-        # Which axes are no padding: along eigenvectors padding comes first.
+        # Which axes are not padding; among eigenvectors, those of padding come first.
         self.is_axis = self.present
         if covariance is not None:
             both = present[:, :, None] & present[:, None, :]
             blocks = np.where(both, covariance[columns[:, :, None], columns[:, None, :]], 0.0)
-            # Padding has an eigenvalue of its own, so that no eigenvector mixes it with columns.
+            # Padding has a negative eigenvalue, so that no eigenvector mixes padding with columns.
             scale = np.abs(blocks).max(initial=0.0) + 1.0
             index = np.arange(groups.size)
             blocks[:, index, index] = np.where(present, blocks[:, index, index], -scale)
@@ -157,7 +160,7 @@ class LocalPosterior:
 
     @cached_property
     def _single(self) -> LocalPosterior:
-        """Return the same in single precision."""
+        """Return this posterior in single precision."""
         single = copy(self)
         for name, value in vars(self).items():
             if isinstance(value, torch.Tensor) and value.dtype == torch.float64:
@@ -195,7 +198,7 @@ class LocalPosterior:
             n_out = targets.shape[1]
             for cut in slices(len(x), rows):
                 queries = self._along(x[cut], part)
-                # Of a single column a product of matrices is slow.
+                # For a single column a batched product of matrices is slow.
                 product = torch.addcmul if k == 1 else torch.baddbmm
                 weights = product(logits, queries * inverse[:, None], points)
                 if exclude is not None:
@@ -272,7 +275,7 @@ class LocalPosterior:
 
         Points of single columns are merged on request; `inverse` (G, k) are inverse variances.
         """
-        # The noise scales of a level share those of a single group.
+        # The points along the axes of a single group are stored and used at all noise scales.
         points = self._in_first_group if len(self.columns) == 1 else self._points_along(part)
         log_weights = self.log_weights
         if merge and points.shape[1] == 1 and points.shape[2] >= _MANY:
@@ -285,10 +288,10 @@ class LocalPosterior:
 def _merged(
     points: torch.Tensor, weights: torch.Tensor, width: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor] | None:
-    """Return fewer points (G, 1, M) with log-weights (G, M), or None where that would be more points.
+    """Return fewer points (G, 1, M) with log-weights (G, M), or None if there would not be fewer.
 
-    The points (G, N) of each bin of a `width` (G, 1) become two with the same first four moments
-    (Gauss quadrature); `weights` (N,) are those of the points.
+    The points (G, N) of each bin, of `width` (G, 1), are replaced by two with the same moments of order
+    zero to three (Gauss quadrature); `weights` (N,) are the weights of the points.
     """
     lowest = points.amin(1, keepdim=True)
     index = ((points - lowest) / width).long()

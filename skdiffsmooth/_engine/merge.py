@@ -1,4 +1,4 @@
-"""Merging of posterior moments over processes; no other module of the engine handles shards.
+"""Merging of posterior moments over processes, where the points are in shards.
 
 Process s has log-sum L_s, posterior mean D_s and covariance C_s over its own points. Over all points
 
@@ -56,7 +56,7 @@ class Merger:
         return parts
 
     def single(self, moments: SingleMoments, directions: torch.Tensor) -> SingleMoments:
-        """Merge moments of queries without nodes, with covariances times directions (B, r, j)."""
+        """Return moments merged over all processes; `along` was computed for `directions` (B, r, j)."""
         return moments
 
     def any(self, condition: bool) -> bool:
@@ -111,7 +111,7 @@ class _ShardMerger(Merger):
         return bool(self._shards.largest(condition))
 
     def _fractions(self, log_sums: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return the fraction of each sum in this process, and the log-sums over all processes."""
+        """Return this process's fraction of each sum, and the log-sums over all processes."""
         top = self._shards.reduce_(log_sums.clone(), "max")
         # Divided by their sum: an exponential of a log-sum less another would be off by the rounding
         # of large numbers, and fractions would not add up to one.

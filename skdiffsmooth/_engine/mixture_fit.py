@@ -26,18 +26,18 @@ class _Mixtures(NamedTuple):
     covariances: np.ndarray
 
 
-# Parameters of a mixture that `fit_restarts` knows beside the seed; all others are at their defaults.
+# Parameters that `fit_restarts` supports in addition to the seed; others must be at their defaults.
 _KNOWN = ("n_components", "tol", "reg_covar", "max_iter", "init_params")
 
 
 def is_restart(mixture: Any, first: Any) -> bool:
-    """Return whether two unfitted mixtures differ in their seeds only, and `fit_restarts` takes them."""
-    # Here and not above: loading it takes as long as the whole package.
+    """Return whether two unfitted mixtures differ in seeds only and `fit_restarts` can fit them."""
+    # Imported here, since loading it takes as long as the whole package.
     from sklearn.mixture import GaussianMixture
 
     if type(mixture) is not GaussianMixture or type(first) is not GaussianMixture:
         return False
-    # Arrays among the parameters have no truth value.
+    # Parameters are compared as strings, since a comparison of arrays has no truth value.
     own, other, default = (
         {name: repr(value) for name, value in each.get_params().items() if name != "random_state"}
         for each in (mixture, first, GaussianMixture())
@@ -49,7 +49,7 @@ def is_restart(mixture: Any, first: Any) -> bool:
 
 
 def fit_restarts(mixtures: list[Any], X: np.ndarray, memory_limit: float) -> None:
-    """Fit mixtures in place to rows X (n, d), which differ in their seeds only.
+    """Fit mixtures that differ in their seeds only to rows X (n, d), in place.
 
     They get the weights, means and covariances of ``GaussianMixture.fit``, up to rounding: many small
     components are computed in a few large products, of as many mixtures as `memory_limit` MiB allow.
@@ -62,8 +62,8 @@ def fit_restarts(mixtures: list[Any], X: np.ndarray, memory_limit: float) -> Non
 
 
 def _fit_together(mixtures: list[Any], X: np.ndarray, memory_limit: float) -> None:
-    """Fit mixtures in place to rows X (n, d), which differ in their seeds only."""
-    # Here and not above: loading it takes as long as the whole package.
+    """Fit mixtures that differ in their seeds only to rows X (n, d), in place and all at once."""
+    # Imported here, since loading it takes as long as the whole package.
     from sklearn.cluster import kmeans_plusplus
 
     first, n, n_restarts = mixtures[0], len(X), len(mixtures)
@@ -73,7 +73,7 @@ def _fit_together(mixtures: list[Any], X: np.ndarray, memory_limit: float) -> No
         seed = check_random_state(mixture.random_state)
         own[np.arange(n_components), kmeans_plusplus(X, n_components, random_state=seed)[1]] = 1
     fits = _maximized(responsibilities, X, first.reg_covar, memory_limit)
-    # The rows that are no seeds have no component yet.
+    # At first each component is computed from one of the n rows.
     fits.weights[:] = 1 / n
     active, before = np.arange(n_restarts), np.full(n_restarts, -np.inf)
     for _ in range(first.max_iter):
@@ -103,7 +103,10 @@ def _fit_together(mixtures: list[Any], X: np.ndarray, memory_limit: float) -> No
 def _maximized(
     responsibilities: np.ndarray, X: np.ndarray, floor: float, memory_limit: float
 ) -> _Mixtures:
-    """Return the likeliest mixtures for responsibilities (R, K, n), with `floor` more variance."""
+    """Return the mixtures of highest likelihood for responsibilities (R, K, n) (the M step).
+
+    `floor` is added to all variances.
+    """
     n, d = X.shape
     counts = responsibilities.sum(axis=2) + 10 * np.finfo(np.float64).eps
     means = (responsibilities @ X) / counts[..., None]

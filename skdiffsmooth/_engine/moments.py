@@ -17,8 +17,8 @@ import torch
 
 from .._utils.backend import Backend
 
-# Up to this product of noise variance and factors, Stein's identity turns the rounding of log-densities
-# into less than some thousandths of a nat in a log-density of the flow.
+# Up to this product of noise variance and `Nodes.stein_norm`, the rounding of log-densities, magnified
+# by Stein factors, changes a log-density of the flow by less than some thousandths of a nat.
 _LARGEST_FACTOR = {torch.float64: 1e7, torch.float32: 1e3}
 
 
@@ -34,7 +34,7 @@ class Nodes:
     # (M,): factors h_m for which sum_m weights[m] h_m f(xi_m) is the Laplacian of f, averaged over
     # the nodes, exactly for quadratic f (Stein's identity). Traces then follow from log-densities.
     stein: torch.Tensor | None = None
-    stein_norm: float = 0.0  # sum_m weights[m] |h_m|, by which they magnify rounding
+    stein_norm: float = 0.0  # sum_m weights[m] |h_m|: factors magnify rounding errors by it
 
     @classmethod
     def single(cls, x: torch.Tensor) -> Nodes:
@@ -49,7 +49,7 @@ class Nodes:
         backend: Backend,
         stein: np.ndarray | None = None,
     ) -> Nodes:
-        """Copy offsets (M, r), weights (M,) and the factors of Stein's identity to the device."""
+        """Return nodes on the device, given offsets (M, r), weights (M,) and Stein factors (M,)."""
         longest = float(np.linalg.norm(offsets, axis=1).max())
         nodes = cls(backend.tensor(offsets), backend.tensor(weights), longest)
         if stein is None:
@@ -83,15 +83,16 @@ class Nodes:
         return self.stein is not None and v * self.stein_norm < largest
 
     def averages(self, weights: torch.Tensor, log_densities: torch.Tensor) -> torch.Tensor:
-        """Return averages of log-densities (B, M), first of their Laplacian by `stein`, (B, 2).
+        """Return averages (B, 2) over the nodes, of the Laplacian of log-densities and of log-densities.
 
-        `weights` (B, M) are those of pairs. Without `stein` the first column is zero.
+        `weights` and `log_densities` (B, M) are those of (query, node) pairs. Without `stein` the first
+        column is zero.
         """
         return (weights * log_densities) @ self._factors_of_averages
 
     @cached_property
     def _factors_of_averages(self) -> torch.Tensor:
-        """Factors (M, 2) of weighted log-densities in their Laplacian and in their average."""
+        """Factors (M, 2) by which `averages` multiplies weighted log-densities."""
         ones = torch.ones_like(self.weights)
         return torch.stack([0 * ones if self.stein is None else self.stein, ones], dim=1)
 
@@ -173,8 +174,8 @@ class Denoiser(Protocol):
     ) -> Moments:
         """Return `moments` of queries that do not all have the same nodes, one part after another.
 
-        Query b has the nodes parts[which[b]]. All parts have as many nodes, of the same weights.
-        Queries are sorted by part; part k has counts[k] of them, a list that the host cuts by.
+        Query b has the nodes parts[which[b]]. All parts have the same number of nodes, with the same
+        weights. Queries are sorted by part; part k has counts[k] of them.
         """
         excludes = [None] * len(counts) if exclude is None else exclude.split(counts)
         results = [
@@ -204,7 +205,7 @@ class Denoiser(Protocol):
         ...
 
     def precision_at(self, v: float) -> torch.dtype:
-        """Return the dtype that computations at this noise need, and so do their queries."""
+        """Return the dtype that computations and their queries need at noise variance v."""
         ...
 
 

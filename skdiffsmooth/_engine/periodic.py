@@ -5,11 +5,11 @@ On a circle of length P the heat kernel of noise variance v is the wrapped Gauss
     K_v(u) = sum_k N(u + k P; 0, v) = (1 + 2 sum_k exp(-2 pi^2 k^2 v / P^2) cos(2 pi k u / P)) / P,
 
 so the posterior on the line, of the points and of their images at whole periods, is the one on the
-circle. Queries are wrapped into one period, so few images suffice: those which a wrapped query may
-have within D, with D^2 = P^2 / 4 + 2 v log(1 / eps). The kernels of all images that are left out add up
-to less than eps of that of the point. Where sqrt(v) is above P, the kernel is 1 / P up to a relative
+circle. Queries are wrapped into one period, so few images suffice: those within D of any wrapped query,
+with D^2 = P^2 / 4 + 2 v log(1 / eps). The kernels of all other images of a point add up to less than eps
+times that of its nearest image. Where sqrt(v) is above P, the kernel is 1 / P up to a relative
 error of 6e-9: the coordinate is then left out, with score and divergence zero. Where there are many
-images, the kernels are products over coordinates (`TorusPosterior`).
+images, `TorusPosterior` computes the kernels as products over coordinates.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ from .points import log_weight_of_others
 from .posterior import Posterior
 from .torus import TorusPosterior
 
-# Images extend beyond a wrapped query by multiples of this share of the period, so that neighbouring
-# noise scales use the same ones.
+# The range of images around a wrapped query is a multiple of 1 / _GRID of the period, so that
+# neighbouring noise scales use the same images.
 _GRID = 8
 # Sets of images that are kept for later calls, and the most points in one.
 _MOST_SETS, _MOST_IMAGES = 4, 2**22
-# Images of one point for each periodic coordinate that take as long as products.
+# With more images of a point than this, times the number of coordinates, products are faster.
 _IMAGES_A_PRODUCT = 64
 
 
@@ -80,13 +80,13 @@ class _ImagesPosterior(Posterior):
 
 @dataclass(frozen=True, eq=False)
 class _Images:
-    """Moments by the images of all points in the k coordinates that are not uniform."""
+    """Moments, computed from the images of all points in the k coordinates that are not uniform."""
 
     posterior: _ImagesPosterior
     periods: np.ndarray
     kept: torch.Tensor  # Indices (k,) of these coordinates
-    log_volume: float  # Log of the product of the periods of the others
-    trace_weight: float  # Sum of the trace weights of the others
+    log_volume: float  # Log of the product of the periods of the uniform coordinates
+    trace_weight: float  # Sum of the trace weights of the uniform coordinates
     of_point: torch.Tensor
     """Indices (N, m) of the images of each point; some are repeated where a point has fewer than m."""
     log_weights: torch.Tensor  # Logarithms (N,) of the weights of the points
@@ -147,7 +147,7 @@ class _Images:
 class PeriodicPosterior(Denoiser):
     """The posterior of weighted points under Gaussian noise, with periodic coordinates; a `Denoiser`.
 
-    Queries may be anywhere: their posterior means are near them, and not within one period.
+    Queries may be outside of one period: posterior means are near the queries, and are not wrapped.
 
     - `points` (N, r): the data; periodic coordinates are within half a period of zero, the others
       centred.
@@ -222,7 +222,7 @@ class PeriodicPosterior(Denoiser):
         return self._at(v).precision_at(v)
 
     def _at(self, v: float, max_norm: float = 0.0) -> _Images | TorusPosterior:
-        """Return what queries plus offsets of a length are computed by at noise variance v."""
+        """Return the posterior, by images or by products, to use at noise v with nodes of this norm."""
         scale = math.sqrt(v)
         margins = []
         for period in self._periods.tolist():
@@ -246,7 +246,7 @@ class PeriodicPosterior(Denoiser):
         return self._sets[key]
 
     def _make_images(self, margins: list[int]) -> _Images:
-        """Return images within margins (r,) of a query, in eighths of periods; -1 is uniform."""
+        """Return images within margins (r,) of wrapped queries, in eighths of periods; -1 is uniform."""
         periods, turns = self._periods, np.array(margins) / _GRID
         kept = np.flatnonzero(turns >= 0)
         positions, point = self._points, np.arange(len(self._points))

@@ -18,8 +18,8 @@ _EXPONENT_ERROR = {torch.float64: 1e-10, torch.float32: 1e-3}
 class Points:
     """Points x_1..x_N of weights w_i.
 
-    More than a few points on a CPU are padded to a multiple of the group with points of weight
-    zero, which are below the rounding of every sum.
+    More than a few points on a CPU are padded to a multiple of `GROUP` with points of weight zero,
+    whose terms are below the rounding of every sum.
 
     - `positions` (N, r): centred: rounding grows with the distance from the origin.
     - `log_weights` (N,): logarithms of weights that sum to one, over all shards.
@@ -77,12 +77,12 @@ class Points:
 
     @property
     def are_few(self) -> bool:
-        """Return whether there are so few points that they take as little memory as features."""
+        """Return whether logits of all points take at most twice the memory of sums of features."""
         return len(self) <= 2 * (self.dimension + 2)
 
     @cached_property
     def log_weights_of_others(self) -> torch.Tensor:
-        """Logarithms (N,) of the weights of all points but each."""
+        """Logarithms (N,) of total weights: entry i is that of all points but point i."""
         return log_weight_of_others(self.log_weights)
 
     @cached_property
@@ -136,7 +136,7 @@ def _squared_distances(y: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
 def log_weight_of_others(log_weights: torch.Tensor) -> torch.Tensor:
     """Return log(1 - w_i) (N,) from the logarithms of N weights w_i that sum to one."""
     others = torch.log1p(-log_weights.exp())
-    # One minus a weight near one is all rounding, so for the heaviest the others are summed themselves.
+    # One minus a weight near one is rounding, so for the heaviest point the other weights are summed.
     heaviest = log_weights.argmax()[None]
     rest = log_weights.index_fill(0, heaviest, -math.inf)
     return others.index_copy(0, heaviest, torch.logsumexp(rest, dim=0, keepdim=True))
@@ -150,5 +150,5 @@ def exclude_(logits: torch.Tensor, exclude: torch.Tensor | None) -> torch.Tensor
 
 
 def exp_(exponents: torch.Tensor, floor: float) -> torch.Tensor:
-    """Exponentiate in place, from a negligible floor on: subnormal numbers are slow."""
+    """Exponentiate in place; exponents are raised to a negligible `floor`, as subnormals are slow."""
     return exponents.clamp_(min=floor).exp_()

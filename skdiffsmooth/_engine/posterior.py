@@ -8,7 +8,7 @@ the posterior mean D(x) = sum_i W_i x_i and the trace tr Cov(x) = sum_i W_i |x_i
 Log-domain smoothing averages them over shifted queries x_b + xi_m, with one softmax for each pair
 (b, m). This module chooses how a tile of pairs is computed, by its noise and its sizes: by products
 of matrices where exponentials factorise, directly where these underflow, densely where points are
-few. No other module outside the engine depends on the choice.
+few. No module outside the engine depends on the choice.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from .points import Points, exclude_, exp_
 from .precision import FloatPromotion
 from .tiles import Tiles
 
-# If at most one pair in this many is requested, pairs of a query and a node are computed one by one.
+# If at most one in this many pairs of a query and a node is requested, each is computed as one query.
 _FEW_PAIRS = 8
 
 
@@ -42,16 +42,17 @@ class Posterior(FloatPromotion, Denoiser):
     - `points` (N, r): the data, centred: rounding grows with the distance from the origin.
     - `log_weights` (N,): logarithms of positive weights that sum to one, over all shards.
     - `memory_limit`: bound on the temporaries of one call, in MiB.
-    - `shards`: where the other points are, if these are not all. Results are those of all points,
-      and all processes must make the same calls. No point can be excluded.
+    - `shards`: the processes over which the points are distributed. Results are those of all points.
+      All processes must make the same calls, and with several of them no point can be excluded.
     - `radius`: length of the longest point, if the host knows it; otherwise it is read from the
       device.
-    - `trace_weights` (r,): makes every trace sum_j trace_weights_j Cov_jj: of some coordinates, or
-      in other units. Not with shards.
+    - `trace_weights` (r,): if given, traces are sum_j trace_weights_j Cov_jj, for example over some
+      coordinates only, or in other units. Not with shards.
 
     Raises ValueError if `memory_limit` is below what a single query and a single node take.
 
-    In float32, noise too small for it is computed in float64, where the device has it, and rounded.
+    With float32, moments at noise too small for it are computed in float64, if the device has it, and
+    rounded.
     When the device runs out of memory the tiles are halved until they fit, unless there are shards:
     all processes must have the same tiles.
     """
@@ -271,8 +272,8 @@ class Posterior(FloatPromotion, Denoiser):
     ) -> torch.Tensor:
         """Return this process's part of mean, trace and log-sum, averaged over a tile's nodes.
 
-        Without `trace` it is the Laplacian of `Nodes.averages` in place of the trace. Whichever way a
-        process computes, it makes the same exchanges with the others.
+        Without `trace`, the Laplacian of `Nodes.averages` replaces the trace. Whichever way a process
+        computes, it exchanges the same values with the others.
         """
         products = None
         if table is not None:
@@ -308,7 +309,7 @@ class Posterior(FloatPromotion, Denoiser):
     ) -> torch.Tensor:
         """Return moments (P, r + 2) of the (query, node) pairs of a mask, or of all pairs."""
         n_pairs = len(x) * len(nodes)
-        # The count comes last, and only on a CPU: another device would have to be waited for.
+        # Pairs are counted last, and only on a CPU: the host would have to wait for another device.
         if (
             self._points.are_grouped
             and len(nodes) > 1

@@ -101,7 +101,7 @@ class _Gaussian(RadialKernel):
 
 
 class _Tophat(_CompactKernel):
-    """K(u) = 1; its integral is V_d, the volume of the unit ball, and the radius is U^(1/d)."""
+    """K(u) = 1; its integral is V_d, the volume of the unit ball; a radius is (uniform draw)^(1/d)."""
 
     name = "tophat"
 

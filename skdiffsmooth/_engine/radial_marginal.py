@@ -22,7 +22,7 @@ from .radial_kernels import RadialKernel
 # Gauss-Legendre nodes of the integral, and cells of the tables that distances are drawn from.
 _N_NODES = 48
 _N_CELLS = 512
-# Of a kernel without an edge: the decay of its profile, in nats, up to which it is integrated.
+# A kernel that is not compact is integrated up to a decay of its profile by at least this many nats.
 _DECAY = 50.0
 
 
@@ -32,7 +32,7 @@ def log_marginal_kernel(kernel: RadialKernel, rho: np.ndarray, d: int, n_free: i
     result = np.full(rho.shape, -np.inf)
     inside = rho < 1 if kernel.is_compact else np.ones_like(rho, dtype=bool)
     near = rho[inside]
-    # r = R sin(pi s / 2) takes the root at the edge of a compact kernel out of the integrand.
+    # r = R sin(pi s / 2) removes the square root at the edge of a compact kernel from the integrand.
     s = (nodes + 1) / 2
     t = np.sin(0.5 * math.pi * s)
     log_slope = np.log(0.25 * math.pi * weights * np.cos(0.5 * math.pi * s))
@@ -48,7 +48,7 @@ def log_marginal_kernel(kernel: RadialKernel, rho: np.ndarray, d: int, n_free: i
 def sample_free_offsets(
     kernel: RadialKernel, rng: np.random.RandomState, rho: np.ndarray, n_free: int
 ) -> np.ndarray:
-    """Draw offsets (n, n_free) in the free columns at distances rho (n,) in the others."""
+    """Draw offsets (n, n_free) in the free columns, given distances rho (n,) in the other columns."""
     limit = _largest_radius(kernel, rho, n_free)
     edges = np.linspace(0, 1, _N_CELLS + 1)
     middle = (edges[1:] + edges[:-1]) / 2

@@ -13,9 +13,9 @@ from .moments import rows_of
 from .points import exclude_, log_weight_of_others
 from .radial_kernels import RadialKernel
 
-# Matrices (rows, N) that are alive at once in the gradient of the linear kernel, which has most.
+# Number of matrices (rows, N) held at once in the gradient of the linear kernel, which needs most.
 _TEMPORARIES = 12
-# Elements of one of them.
+# Most elements of one such matrix, on a CPU.
 _TILE = 2**18
 
 
@@ -24,7 +24,7 @@ class RadialMixture:
 
     - `points` (N, d): centres.
     - `log_weights` (N,): logarithms of positive weights that sum to one.
-    - `bandwidth`: its scale, in units of the points.
+    - `bandwidth`: scale of the kernels, in units of the points.
     - `memory_limit`: bound on the temporaries of one call, in MiB.
 
     Raises ValueError if `memory_limit` is below what a single query takes.
@@ -46,8 +46,8 @@ class RadialMixture:
         bytes_per_row = _TEMPORARIES * len(points) * points.element_size()
         check_fits(bytes_per_row, memory_limit, f"one tile of {len(points)} points")
         n_rows = int(memory_limit * 2**20 // bytes_per_row)
-        # Half of the limit, for memory that a tile frees is not all used again by the next one. Smaller
-        # tiles stay in the cache of a CPU.
+        # Half of the limit, since the next tile cannot use all memory that a tile frees. Smaller tiles
+        # stay in the cache of a CPU.
         largest = _TILE // len(points) if points.is_cpu else n_rows
         self._rows = max(1, min(n_rows // 2, largest))
 
@@ -72,8 +72,8 @@ class RadialMixture:
     def _tiles(self, x: torch.Tensor) -> Iterator[tuple[slice, torch.Tensor, torch.Tensor]]:
         """Yield slices of the queries, with logits and distances (rows, N) in units of the bandwidth."""
         for rows in tracked(list(slices(len(x), self._rows))):
-            # From differences of coordinates, and divided last: a point on the edge of a compact kernel
-            # must be on the right side of it.
+            # From differences of coordinates, and divided last: rounding must not move a point across
+            # the edge of a compact kernel.
             exact = "donot_use_mm_for_euclid_dist"
             distances = torch.cdist(x[rows], self.points, compute_mode=exact).div_(self.bandwidth)
             yield rows, self.kernel.log_profile(distances) + self.log_weights, distances

@@ -6,17 +6,17 @@ angle theta to its centre only. On S^2 it is an integral, with cos(phi / 2) = co
     K_v = 2 exp(v / 8) (2 pi v)^(-3/2) int_0^(pi / 2) S(phi) / sin(phi / 2) da,
     S(phi) = sum_k (-1)^k (phi + 2 pi k) exp(-(phi + 2 pi k)^2 / 2 v),
 
-and at large v the series of zonal harmonics. On S^1 it is the wrapped Gaussian. Two dimensions
-higher (up to S^5, where rounding is still below 1e-7)
+and at large v the series of zonal harmonics. On S^1 it is the wrapped Gaussian. The kernel
+two dimensions higher (up to S^5, where rounding is still below 1e-7) follows from
 
     K_v on S^(m + 2) = -exp(m v / 2) / (2 pi sin(theta)) dK_v / dtheta on S^m.
 
-Rotations are unit quaternions +-q, where on S^3
+A rotation is a pair +-q of unit quaternions on S^3, and the kernel of rotations is
 
     K_v = exp(v / 2) (2 pi v)^(-3/2) / sin(theta)
           sum_k (-1)^k (theta + pi k) exp(-(theta + pi k)^2 / 2 v).
 
-log K_v + theta^2 / 2 v is a cubic spline of theta, from which all derivatives are taken: so that a score
+log K_v + theta^2 / 2 v is a cubic spline of theta, from which all derivatives are taken, so that a score
 is the exact gradient of its log-density.
 """
 
@@ -34,7 +34,7 @@ from scipy.special import eval_gegenbauer, logsumexp
 from .._coordinates.directions import log_area
 from .._utils.memory import slices_within
 
-# From this variance on the series are summed: their terms from the degree below on are below 1e-17.
+# From this variance on the series are summed; terms of degree _MAX_DEGREE or more are below 1e-17.
 _SERIES_FROM, _MAX_DEGREE = 0.5, 20
 _N_ANGLES = 1025
 # Gauss-Legendre nodes of the integral, where its integrand is above exp(-_NEGLIGIBLE).
@@ -60,7 +60,7 @@ def _excess_on_sphere(v: float, theta: np.ndarray, dimension: int) -> np.ndarray
     if dimension == 2:
         return _excess_on_s2(v, theta)
     lower = _kernel_of(v, theta, _excess_on_sphere(v, theta, dimension - 2)).values(theta)
-    # A ratio of two zeros at both ends. It increases, where slopes near the far end are not rounding.
+    # The ratio is 0 / 0 at both ends. It increases, so that a decrease near the far end is rounding.
     ratio = np.append(-lower.curvature[0], -lower.slope[1:-1] / np.sin(theta[1:-1]))
     ratio = np.append(ratio, lower.curvature[-1] if v > 2 * theta[1] else ratio[-1])
     ratio = np.maximum.accumulate(ratio)
@@ -72,7 +72,7 @@ def _excess_on_s2(v: float, theta: np.ndarray) -> np.ndarray:
     """Return log K_v + theta^2 / 2 v (n,) on S^2, by the integral."""
     nodes, weights = np.polynomial.legendre.leggauss(_N_NODES)
     sine, cosine = np.sin(theta / 2), np.cos(theta / 2)
-    # Half the largest angle phi that matters, and the a of it.
+    # Half the largest angle phi that matters, and the value `end` of a there.
     last = np.minimum(np.sqrt(theta**2 + 2 * v * _NEGLIGIBLE), math.pi) / 2
     ends = np.sqrt(np.sin(last - theta / 2) * np.sin(last + theta / 2))
     ratio = np.divide(ends, cosine, out=np.ones_like(ends), where=last < math.pi / 2)
@@ -107,7 +107,7 @@ def _excess_of_rotations(v: float, theta: np.ndarray) -> np.ndarray:
 
 
 class _KernelValues(NamedTuple):
-    """Logarithms of a kernel and its first two derivatives in the angle, of one shape."""
+    """Logarithms of a kernel, and their first two derivatives in the angle, all of one shape."""
 
     log: np.ndarray
     slope: np.ndarray
@@ -147,9 +147,9 @@ class HeatKernel:
 
 
 def _kernel_of(v: float, theta: np.ndarray, excess: np.ndarray) -> HeatKernel:
-    """Return the kernel of log K_v + theta^2 / 2 v (n,) at equidistant angles from zero."""
+    """Return the kernel, given log K_v + theta^2 / 2 v (n,) at equidistant angles from zero."""
     last = float(theta[-1])
-    # The kernel is even about both ends. At small v it is so at the far one within v of it only.
+    # The kernel is even about both ends, but at small v the angles are too far apart to use the far one.
     far_end = (1, last / v) if v > 2 * theta[1] else (2, 0.0)
     return HeatKernel(v, last, CubicSpline(theta, excess, bc_type=((1, 0.0), far_end)).c)
 
@@ -191,7 +191,7 @@ class SpherePosterior:
     ) -> None:
         self.points, self.log_weights = points, log_weights
         self.is_antipodal, self.memory_limit = is_antipodal, memory_limit
-        # Log of the weight of all other points: that of the heaviest one is no difference from one.
+        # Log of the weight of all other points; for the heaviest point, 1 - w would be rounding.
         heaviest = int(log_weights.argmax())
         self._log_others = np.zeros(len(points))
         rest = np.arange(len(points)) != heaviest
@@ -241,7 +241,7 @@ class SpherePosterior:
         y = np.einsum("mij,nj->nmi", rotations, x)
         cosine = y.reshape(-1, d) @ self.points.T
         signs = np.sign(cosine) if self.is_antipodal else 1.0
-        # Of an angle within half a turn of the signed point.
+        # Cosines of the angles to the points, or to the nearer of x_i and -x_i.
         along = np.minimum(cosine * signs, 1.0, out=cosine)
         np.maximum(along, -1.0, out=along)
         theta = np.maximum(np.arccos(along), _SMALLEST_ANGLE)

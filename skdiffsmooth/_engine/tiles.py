@@ -30,7 +30,7 @@ Result = TypeVar("Result")
 class Tiles:
     """Sizes of the tiles into which a computation over points is split.
 
-    - `points`: those of this process.
+    - `points`: the points of this process.
     - `most_points`: number of points of the largest shard: all processes must exchange tiles of the
       same size.
     - `may_shrink`: whether tiles may be halved; not where other processes must have the same ones.
@@ -83,14 +83,14 @@ class Tiles:
         return max(1, min(self._budget // 8, 4 * self._tile))
 
     def holds_all(self, n_queries: int, n_nodes: int, n_shared: int) -> bool:
-        """Return whether `n_nodes` of a table of `n_shared` for all queries fit into memory together."""
+        """Return whether queries with `n_nodes` each, out of `n_shared` in a table, fit into memory."""
         n_features = self._points.dimension + 2
         factors = (n_shared + n_queries + n_nodes * n_features) * self._most_points
         pairs = 3 * n_queries * n_nodes * n_features
         return factors + pairs < min(self._budget // 2, self._largest_tile)
 
     def retry_in_smaller_tiles(self, compute: Callable[[], Result]) -> Result:
-        """Run `compute`, and again with smaller tiles each time the device runs out of memory.
+        """Return compute(), repeated with smaller tiles each time the device runs out of memory.
 
         `compute` reads the sizes anew in each run. Where other processes must have the same tiles,
         the device's error is raised. MemoryError is raised if not even the smallest tile fits.

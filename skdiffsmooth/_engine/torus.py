@@ -1,10 +1,10 @@
 """Posterior moments of noised points on a torus times lines, by products of wrapped Gaussians.
 
 The heat kernel of a torus is the product of those of circles (`periodic.py`). So the images of a point
-are independent in each coordinate, and its posterior has in coordinate j the mean and the variance of
+are independent in each coordinate, and their posterior has in coordinate j the mean and the variance of
 one wrapped Gaussian: the work is proportional to the number of coordinates, where sums over images
 grow exponentially. At low noise two images on either side are summed, else the series; above a scale of
-one period the coordinate is uniform. What is left out is below 1e-10 of a kernel (5e-9 where it is
+one period the coordinate is uniform. The relative error of a kernel is below 1e-10 (5e-9 where it is
 uniform).
 """
 
@@ -43,11 +43,11 @@ class _Wrapped(NamedTuple):
 
 
 def _wrapped_gaussian(t: torch.Tensor, ratio: float) -> _Wrapped:
-    """Return the sums of t within half a turn of zero, at a noise scale in turns."""
+    """Return the sums for t within half a turn of zero, at the noise scale `ratio` in turns."""
     if ratio < _SERIES_FROM:
         others, first, second = (torch.zeros_like(t) for _ in range(3))
         for k in range(-_N_IMAGES, _N_IMAGES + 1):
-            # A smaller term is no difference from one.
+            # Terms that are not computed are below the rounding of one.
             if k and abs(k) * (abs(k) - 1) < 80 * ratio**2:
                 term = (k * t).sub_(k**2 / 2).div_(ratio**2).clamp_(min=-700.0).exp_()
                 others += term
@@ -74,11 +74,11 @@ def _wrapped_gaussian(t: torch.Tensor, ratio: float) -> _Wrapped:
 
 
 class _Pairs(NamedTuple):
-    """Posteriors of N points at B positions, each of which is the posterior of an image."""
+    """Posterior weights of N points at B positions, and moments of the images of each point."""
 
     weights: torch.Tensor  # Weights (B, N) of the points
     log_density: torch.Tensor  # Logarithms (B,) of densities
-    shifts: torch.Tensor  # Mean position of the image less that of the query, (B, r, N)
+    shifts: torch.Tensor  # Mean position of the image minus the query, (B, r, N)
     variances: torch.Tensor  # Variances (B, p, N) of the image in the periodic coordinates
 
 
@@ -171,7 +171,7 @@ class TorusPosterior(Denoiser):
         return SingleMoments(*(torch.cat(each) for each in zip(*parts, strict=True))).to(y.dtype)
 
     def influence(self, y: torch.Tensor, v: float, node_weights: torch.Tensor) -> Influence:
-        """See `Posterior.influence`; that of a point is the sum over its images."""
+        """See `Posterior.influence`; the influence of a point is the sum over its images."""
         n_queries, n_nodes, r = y.shape
         weights = y.new_zeros(n_queries, len(self))
         derivatives = y.new_zeros(n_queries, len(self), r)

@@ -50,9 +50,9 @@ __all__ = ["CoarseScoreDiffusion"]
 DEGREES = (0, 1, 2, 3)
 # switch_scale="auto" is at most this fraction of the reach.
 FRACTION_OF_REACH = 0.3
-# Rows that reach and residuals are estimated from, at most; the reach compares pairs of them.
+# Largest number of rows from which reach and residuals are estimated; the reach compares pairs of rows.
 MAX_ROWS = 1000
-# Rows up to 2^ORDINARY in size, either way, are taken as they are.
+# Rows between 2^-ORDINARY and 2^ORDINARY in size are not rescaled.
 ORDINARY = 400
 # `fit` draws this many samples, and warns if more than this fraction is not on the manifold.
 N_DRAWS, MAX_DROPPED = 256, 0.01
@@ -61,13 +61,12 @@ N_DRAWS, MAX_DROPPED = 256, 0.01
 class CoarseScoreDiffusion(PosteriorMixin, DistanceDensityMixin, BaseEstimator):
     """Samples on a manifold learned from the data, by a score that depends on that manifold only.
 
-    Noise of one scale is added to rows, which are then projected to the manifold. Samples are new
-    rows at a distance from the true manifold that falls with N much faster than that of a kernel
-    density estimate, however rough the density along the manifold is. In return, the density along
-    the manifold is smoothed by noise of `switch_scale`, which does not shrink with N. Choose it
-    where rows lie near a smooth curve or surface of a few dimensions and samples on the manifold
-    matter more than the density; choose `SmoothedScoreDiffusion` where the held-out likelihood
-    matters.
+    Noise of one scale is added to training rows, which are then projected to the manifold. The distance
+    of samples from the true manifold falls with the number of rows N much faster than that of a kernel
+    density estimate, however rough the density along the manifold is. In return, the density along the
+    manifold is smoothed by noise of `switch_scale`, which does not shrink with N. Choose it where rows
+    lie near a smooth curve or surface of a few dimensions and samples on the manifold matter more than
+    the density; choose `SmoothedScoreDiffusion` where the held-out likelihood matters.
 
     Set `switch_scale` (the noise before the projection), `n_components` (the dimension of the
     manifold) and `bandwidth` (noise left in the samples; zero puts them on the manifold):
@@ -99,30 +98,30 @@ class CoarseScoreDiffusion(PosteriorMixin, DistanceDensityMixin, BaseEstimator):
         ``degree=0`` it is that standard deviation times n_points^(-1 / (k + 4)).
     degree : {0, 1, 2, 3}, default=2
         Degree of the local polynomials that make up the manifold, see `LocalPolynomialManifold`. 0
-        takes the posterior mean in place of a projection: the one-step inertial sampler, a draw
-        from a kernel density estimate and one full step of denoising.
+        takes the posterior mean in place of a projection: a sample is then a draw from a kernel density
+        estimate after one full step of denoising (the one-step inertial sampler).
     n_components : int or "auto", default="auto"
         Dimension k of the manifold; "auto" rounds `intrinsic_dimension`.
     bandwidth : float, default=0.0
-        Noise left in the samples, in the units of `switch_scale` and below it. At
-        zero, samples lie on the manifold and have a density with respect to its volume; above zero
-        they have one in all of R^d. At the value `residual_scale_`, samples are about as far from
-        the manifold as the rows are.
+        Standard deviation of the noise left in the samples, in the units of `switch_scale` and below
+        it. At zero, samples lie on the manifold and their density is with respect to its volume; above
+        zero it is a density on R^d. At ``residual_scale_``, samples are about as far from the manifold
+        as the rows are.
     n_neighbors : int or "auto", default="auto"
         Number of rows that each polynomial is fitted to, see `LocalPolynomialManifold`. Noisy rows
         need more.
     metric : {"euclidean", "scaled", "whitened", "local"}, float or array-like of shape \
             (n_features, n_features), default="euclidean"
         Linear coordinates in which distances, the noise and the manifold are; see
-        SmoothedScoreDiffusion. Under all but "euclidean" and matrices, units of columns change nothing,
-        and constant columns, copies and totals are drawn to rounding. Lengths are then in units of the
-        metric, which in "scaled" are the standard deviations of the columns.
+        SmoothedScoreDiffusion. Under all but "euclidean" and matrices, results do not depend on the
+        units of columns, and samples keep constant columns, copies and totals up to rounding. Lengths
+        are then in units of the metric, which in "scaled" are the standard deviations of the columns.
     manifold : manifold, transformer or None, default=None
-        Replaces the local polynomials: an object of `skdiffsmooth.manifolds`, or any with a method
-        ``project(X)`` that returns rows of shape (n, d). Without `tangent` it allows samples but
-        no log-densities, and `switch_scale` must be a number. An estimator that is not fitted is
-        cloned and fitted. `degree`, `n_components` and `n_neighbors` then have no effect. It is in units
-        of X, so `metric` must be "euclidean".
+        Replaces the local polynomials: an object of `skdiffsmooth.manifolds`, or any object with a
+        method ``project(X)`` that returns rows of shape (n, d). Without a method `tangent` there are
+        samples but no log-densities, and `switch_scale` must be a number. An estimator that is not
+        fitted is cloned and fitted. `degree`, `n_components` and `n_neighbors` then have no effect. The
+        manifold must be in units of X, and `metric` "euclidean".
     n_nodes : int or "auto", default="auto"
         Quadrature nodes along the normal space of each query at ``bandwidth=0``, an even number.
         "auto" is a Gauss-Hermite grid, 12 in one normal direction and 12 x 12 in two, and at
@@ -133,7 +132,7 @@ class CoarseScoreDiffusion(PosteriorMixin, DistanceDensityMixin, BaseEstimator):
     dtype : {"float64", "float32"}, default="float64"
         Precision of these sums; results are float64 arrays either way.
     memory_limit : float, default=1024
-        Bound on temporaries, in MiB.
+        Largest size of temporary arrays, in MiB.
 
     Attributes
     ----------
@@ -150,7 +149,7 @@ class CoarseScoreDiffusion(PosteriorMixin, DistanceDensityMixin, BaseEstimator):
         has fewer dimensions than X has columns: they are then with respect to the volume of the
         manifold, in units of the metric.
     reach_ : float or None
-        Reach of the manifold, where it is known, or its estimate; None if the manifold has no
+        Reach of the manifold, or an estimate where it is not known; None if the manifold has no
         tangents.
     residual_scale_ : float or None
         Root mean square distance of the rows from the manifold in each normal direction, in units of
@@ -161,14 +160,15 @@ class CoarseScoreDiffusion(PosteriorMixin, DistanceDensityMixin, BaseEstimator):
         The manifold that points are projected to, in the coordinates of the metric (rows
         ``coordinates_.to_metric(X)``); None for ``degree=0``.
     n_components_ : int or None
-        Dimension k of the manifold; None if `manifold` does not say.
+        Dimension k of the manifold; None if `manifold` has no attribute for it.
     points_ : ndarray of shape (n_points, n_features)
         Distinct training rows of positive weight.
     weights_ : ndarray of shape (n_points,)
         Their weights; they sum to one.
     hull_ : AffineHull
-        An affine subspace that contains rows and manifold, in the same coordinates. Those of
-        "euclidean" are X or, for rows above 2^400 or below 2^-400 in size, X divided by a power of two.
+        An affine subspace that contains rows and manifold, in the coordinates of the metric. With
+        "euclidean" these coordinates are X or, for rows above 2^400 or below 2^-400 in size, X divided
+        by a power of two.
     n_features_in_ : int
         Number of features.
     feature_names_in_ : ndarray of shape (n_features,)
@@ -176,9 +176,9 @@ class CoarseScoreDiffusion(PosteriorMixin, DistanceDensityMixin, BaseEstimator):
 
     See Also
     --------
-    SmoothedScoreDiffusion : Smoothing that keeps the density; samples near the manifold.
+    SmoothedScoreDiffusion : Keeps the density along the manifold; samples are near the manifold.
     ManifoldAdaptedDiffusion : Smoothing along learned tangents.
-    skdiffsmooth.manifolds.LocalPolynomialManifold : The manifold.
+    skdiffsmooth.manifolds.LocalPolynomialManifold : The manifold that is learned.
 
     Notes
     -----
@@ -186,9 +186,9 @@ class CoarseScoreDiffusion(PosteriorMixin, DistanceDensityMixin, BaseEstimator):
     samples are distributed as F(x) = P(x) + (b / s)(x - P(x)), x ~ p, and `score_samples` gives
     their density:
 
-    - b > 0: with respect to Lebesgue measure, ``p(x) / |det dF/dx|`` at the one x of which F(x) is
-      the query. It is -inf where no such x exists: beyond b / s times the distance at which the
-      fibre leaves the manifold's reach, on the inner side of a bend.
+    - b > 0: with respect to Lebesgue measure, ``p(x) / |det dF/dx|`` at the x with F(x) equal to
+      the query. It is -inf where no such x exists: on the inner side of a bend, farther from the
+      manifold than b / s times the distance up to which projections are unique there.
     - b = 0: with respect to k-dimensional volume, **at the projection of the query**: the integral over
       the normal space of p times the Jacobian of normal coordinates (the tube formula), over
       points that project there. The distance of the query from the manifold has no effect; use
@@ -198,25 +198,24 @@ class CoarseScoreDiffusion(PosteriorMixin, DistanceDensityMixin, BaseEstimator):
       a learned manifold, which has gaps there.
 
     **Units.** By default distances, the reach and `switch_scale` are in the one unit of all columns, so
-    results depend on the units of columns. Pass ``metric="scaled"`` for columns of different kinds. No
-    metric is chosen by likelihood, as SmoothedScoreDiffusion does: densities along different manifolds
-    cannot be compared.
+    results depend on the units of columns. Pass ``metric="scaled"`` for columns of different kinds.
+    Unlike SmoothedScoreDiffusion, the metric is not chosen by likelihood: densities along different
+    manifolds cannot be compared.
 
-    **What is reconstructed.** The papers' hybrid sampler is known here from its abstract: a
-    reverse SDE down to a fixed time and a deterministic flow from there. That the last part is one
-    projection, and the distribution above, were derived for this package, not taken from the
-    papers.
+    **What is reconstructed.** Only the abstract of the paper on the hybrid sampler was used: a reverse
+    SDE down to a fixed time and a deterministic flow from there. That the flow is one projection, and
+    the distribution above, were derived for this package.
 
-    **Degree 0.** The posterior mean changes along the way, so here F is a definition (one step of
-    the exponential Euler method) and not the end of a flow. For b > 0 it is one to one, by
-    convexity, and is inverted by Newton's method.
+    **Degree 0.** The posterior mean changes along the flow, so here F is defined as one step of the
+    exponential Euler method, not as the exact end of the flow. For b > 0 F is one to one, by convexity,
+    and is inverted by Newton's method.
 
-    With ``degree=0`` and without a bandwidth there are no log-densities: samples fill the convex hull of
-    the rows, which contains no other row of a curved manifold. Nor are there any where `manifold` has no
-    tangents; and `given` and `columns` need a bandwidth.
+    With ``degree=0`` and ``bandwidth=0`` there are no log-densities: samples fill the convex hull of
+    the rows, which contains no new row of a curved manifold. There are none either if `manifold` has no
+    tangents. `given` and `columns` need a bandwidth > 0.
 
-    A sample costs one projection. A log-density costs 2k + 2 projections and a sum over all rows;
-    at b = 0, so much for each node that is not negligible. If the manifold has a known derivative,
+    A sample costs one projection. A log-density costs 2k + 2 projections and a sum over all rows; at b
+    = 0, this is the cost of each node that is not negligible. If the manifold has a known derivative,
     2k projections are saved.
 
     References
@@ -229,7 +228,7 @@ class CoarseScoreDiffusion(PosteriorMixin, DistanceDensityMixin, BaseEstimator):
 
     @property
     def _measures_by_column(self) -> bool:  # type: ignore[override]
-        """Whether nearly equal rows are recognised in units of the columns, as the metric is."""
+        """Whether rows are compared for near equality in units of each column (not in one unit)."""
         return isinstance(self.metric, numbers.Real | str) and self.metric != "euclidean"
 
     def __init__(
@@ -261,7 +260,7 @@ class CoarseScoreDiffusion(PosteriorMixin, DistanceDensityMixin, BaseEstimator):
 
     @reports_fit
     def fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> CoarseScoreDiffusion:
-        """Learn the manifold and resolve the switch scale.
+        """Fit the manifold and compute the switch scale.
 
         Parameters
         ----------
@@ -282,16 +281,15 @@ class CoarseScoreDiffusion(PosteriorMixin, DistanceDensityMixin, BaseEstimator):
         TypeError
             If a parameter has the wrong type, or the manifold has no method `project`.
         ValueError
-            If X, the weights or a parameter is out of range, the range of a column is lost in the
-            rounding of another, or the rows are too few for the manifold; the estimator is then left
-            as it was.
+            If X, the weights or a parameter is out of range, the range of a column is below the
+            rounding errors of another, or there are too few rows for the manifold; the estimator is
+            then left as it was.
 
         Warns
         -----
         UserWarning
-            If a given `switch_scale` exceeds the reach of the manifold, or if more than one sample
-            in a hundred is not on the manifold, since a learned one does not span wide gaps
-            between rows.
+            If a given `switch_scale` exceeds the reach of the manifold, or if more than one sample in a
+            hundred is not on the manifold, since a learned manifold has gaps where rows are far apart.
         """
         rows = self._check_training(X, sample_weight)
         points, weights = rows.points, rows.weights
@@ -375,7 +373,7 @@ class CoarseScoreDiffusion(PosteriorMixin, DistanceDensityMixin, BaseEstimator):
         return self
 
     def _check_manifold_unit(self, coordinates: LinearMetric) -> None:
-        """Raise ValueError if a manifold, which is in units of X, is given in other coordinates."""
+        """Raise ValueError if a manifold is given, in units of X, and the metric has other units."""
         if self.manifold is None:
             return
         if not coordinates.is_euclidean:
@@ -432,7 +430,7 @@ class CoarseScoreDiffusion(PosteriorMixin, DistanceDensityMixin, BaseEstimator):
             return AffineSubspace.from_basis(hull.center, hull.basis)
         memory_limit = check_real("memory_limit", self.memory_limit, hint="It is in MiB.")
         manifold = LocalPolynomialManifold(n_components, self.degree, self.n_neighbors)
-        # Half, since arrays of this estimator are alive, too.
+        # Half of the limit, since arrays of this estimator use memory, too.
         manifold.set_params(memory_limit=min(memory_limit / 2, manifold.memory_limit))
         return manifold.fit(points, sample_weight=weights)
 
@@ -444,7 +442,10 @@ class CoarseScoreDiffusion(PosteriorMixin, DistanceDensityMixin, BaseEstimator):
         n_components: int | None,
         unit: float,
     ) -> float:
-        """Return the switch scale in a unit, as others are; `concentration` is the sum of w^2."""
+        """Return the switch scale, divided by `unit` like `reach` and `data_std`.
+
+        `concentration` is the sum of the squared weights, 1 / n for n equal weights.
+        """
         hint = "Pass a number in units of the metric, or 'auto'."
         if not isinstance(self.switch_scale, str):
             scale = check_real("switch_scale", self.switch_scale, hint=hint) / unit
@@ -472,8 +473,7 @@ class CoarseScoreDiffusion(PosteriorMixin, DistanceDensityMixin, BaseEstimator):
     def _draw(self, n: int, rng: np.random.RandomState) -> np.ndarray:
         embedding, unit = self._embedding, self.coordinates_.unit
         scale, bandwidth = self.switch_scale_ / unit, self.bandwidth_ / unit
-        # Noise in coordinates of the hull, which turn with the data: rotated data give rotated
-        # samples.
+        # Noise is drawn in coordinates of the hull, which rotate with the data, and so do samples.
         rows, _ = embedding.split(draw_points(rng, self.points_, self.weights_, n))
         rows += scale * rng.standard_normal(rows.shape)
         feet = self._flow().project(rows)
@@ -554,8 +554,8 @@ class CoarseScoreDiffusion(PosteriorMixin, DistanceDensityMixin, BaseEstimator):
         Returns
         -------
         ndarray of shape (n_samples, n_features)
-            In nats per unit of X. For an orthogonal projection, the gradient of
-            -distance^2 / (2 t), with the distance in units of the metric: not that of `score_samples`.
+            In nats per unit of X. For an orthogonal projection it is the gradient of -distance^2 / (2
+            t), with the distance in units of the metric; it is not the gradient of `score_samples`.
 
         Raises
         ------
@@ -587,7 +587,7 @@ class CoarseScoreDiffusion(PosteriorMixin, DistanceDensityMixin, BaseEstimator):
         return per_unit("coarse_score", score, unit)
 
     def _flow(self) -> CoarseFlow:
-        """Return the map of noisy rows, on the present device."""
+        """Return the map from noisy rows to samples, with the parameters `device` and `dtype`."""
         unit, residual_scale = self.coordinates_.unit, self.residual_scale_
         return CoarseFlow(
             self.coordinates_.to_metric(self.points_),
@@ -646,7 +646,7 @@ def _measure(
 
 
 def _warn_of_drops(manifold: Any, points: np.ndarray, hull: AffineHull, scale: float) -> None:
-    """Warn if noisy rows project to points off the manifold, which move when projected again."""
+    """Warn if noisy rows are projected to points off the manifold: these move when projected again."""
     rows, _ = hull.split(points)
     rng = np.random.RandomState(0)
     chosen = rows[rng.permutation(np.arange(max(N_DRAWS, len(rows))) % len(rows))[:N_DRAWS]]

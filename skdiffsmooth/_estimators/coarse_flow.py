@@ -1,8 +1,8 @@
-"""The coarse score's flow: the map F of noisy rows, and the density of what it returns.
+"""The coarse score's flow: the map F from noisy rows to samples, and the density of the samples.
 
-All is computed in coordinates of an affine hull of rows and manifold. F(x) = P(x) + (b / s) (x - P(x)),
-with P the projection to the manifold or, without one, the posterior mean; x has the density p, the
-kernel density estimate of bandwidth s.
+Everything is computed in coordinates of an affine hull of rows and manifold. F(x) = P(x) + (b / s) (x -
+P(x)), where P is the projection to the manifold or, without a manifold, the posterior mean, and x has
+the density p, the kernel density estimate of bandwidth s.
 """
 
 from __future__ import annotations
@@ -29,15 +29,15 @@ from .denoised import denoised_log_density
 # Step of finite differences of a projection, in units of the switch scale: about the third root of
 # the rounding of projections, since the error of central differences is of second order.
 STEP = 1e-4
-# Projections of points with the same foot agree to this, in units of the switch scale. The distance
-# to another foot is as large as the offset of the point.
+# The foot of a point is its projection. Computed feet that differ by less than this, in units of the
+# switch scale, are one foot; the distance to another foot is as large as the offset of the point.
 SAME_FOOT = 1e-3
 # Gauss-Hermite nodes along each of one or two normal directions.
 HERMITE = {1: 12, 2: 12}
-# Nodes this many nats below the largest term of a query are left out.
+# Nodes whose term is this many nats below the largest one of a query are left out.
 NEGLIGIBLE = 20.0
-# Determinant of the derivative of a projection along the tangents, which is one on the manifold;
-# below this value a point is taken for an end of the manifold.
+# Determinant of the derivative of a projection along the tangents, which is one on the manifold; below
+# this value a point is treated as an end of the manifold.
 MIN_DETERMINANT = 0.75
 
 
@@ -57,14 +57,14 @@ class _Slope(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class CoarseFlow:
-    """The map F, in coordinates of a hull of r dimensions."""
+    """The map F from noisy rows to samples, in coordinates of a hull of r dimensions."""
 
     points: np.ndarray  # Distinct rows (n_points, d)
     weights: np.ndarray  # Their weights (n_points,)
     hull: AffineHull
-    manifold: Any  # What is projected to; None takes posterior means
-    switch_scale: float  # s, in units of X
-    bandwidth: float  # b, in units of X
+    manifold: Any  # Rows are projected to it; None: they move to posterior means
+    switch_scale: float  # s, in the units of `points`
+    bandwidth: float  # b, in the units of `points`
     residual_scale: float | None  # Distance of rows from the manifold in each normal direction
     n_nodes: int
     backend: Backend
@@ -104,7 +104,7 @@ class CoarseFlow:
         return x + self.switch_scale * self.backend.array(score)
 
     def _slope(self, x: np.ndarray) -> _Slope:
-        """Return the `_Slope` at x (n, r), in coordinates of the hull."""
+        """Return projections of x (n, r), tangents and derivatives, in coordinates of the hull."""
         basis = self.hull.basis
         lifted = self.hull.lift(x)
         if has_derivative(self.manifold):
@@ -122,7 +122,7 @@ class CoarseFlow:
         return (moved[0] - moved[1]).transpose(0, 2, 1) / (2 * step)
 
     def _ambient_log_density(self, y: np.ndarray) -> np.ndarray:
-        """Return log p(x) - log|det dF| (n,) at the x with F(x) = y (n, r), within the hull."""
+        """Return the log-density (n,) of F(x) at y (n, r), log p(x) - log|det dF|, where F(x) = y."""
         scale = self.switch_scale
         contraction = self.bandwidth / scale
         if self.manifold is None:
@@ -141,7 +141,7 @@ class CoarseFlow:
         return np.where(self._is_same_foot(at.foot, foot), log_density, -np.inf)
 
     def _volume_log_density(self, y: np.ndarray) -> np.ndarray:
-        """Return the log (n,) of the integral of p over points with the projection of y (n, r)."""
+        """Return the log (n,) of the integral of p over all points projected to the foot of y (n, r)."""
         foot = self.project(y)
         tangent = self.hull.basis.T @ self.manifold.tangent(self.hull.lift(foot))
         n, r, k = tangent.shape
@@ -149,11 +149,11 @@ class CoarseFlow:
             return self._kde_log_density(foot)
         nodes, weights = self._nodes(r - k)
         normals = np.linalg.qr(tangent, mode="complete")[0][:, :, k:]
-        # The standard deviation of p along the fibre: that of the rows, plus the noise.
+        # The standard deviation of p in normal directions: that of the rows, plus the noise.
         assert self.residual_scale is not None
         width = math.hypot(self.switch_scale, self.residual_scale)
         x = foot[:, None] + width * nodes @ normals.transpose(0, 2, 1)
-        # The sum divides by the density of the nodes; its constants are added last.
+        # Terms are divided by the density of the nodes; its constants are added last.
         terms = self._kde_log_density(x.reshape(-1, r)).reshape(n, -1)
         terms += np.log(weights) + np.sum(nodes**2, axis=1) / 2
         matters = terms > terms.max(axis=1, keepdims=True) - NEGLIGIBLE
@@ -166,16 +166,16 @@ class CoarseFlow:
     def _log_volume_element(
         self, foot: np.ndarray, tangent: np.ndarray, normals: np.ndarray, offsets: np.ndarray
     ) -> np.ndarray:
-        """Return the log (n, M) of volume elements at x = foot + n for M normal offsets (M, m).
+        """Return the log (n, M) of volume elements at x = foot + offset for M normal offsets (M, m).
 
-        The element is dx / (dn d foot); +inf marks atoms. Fibres are straight, so the derivative of
-        x along the manifold is affine in n: its values at the foot and at one point along each of
-        the m normal directions determine it.
+        The element is dx / (d offset d foot); +inf marks atoms. Points with one foot are in an affine
+        subspace, so the derivative of x along the manifold is affine in the offset: its values at the
+        foot and at one point along each of the m normal directions determine it.
         """
         n, r, m = normals.shape
         here = self._difference_quotients(foot, tangent)
-        # On the manifold the derivative of a projection is the identity; half of it or less at an
-        # atom.
+        # On the manifold the derivative of a projection along tangents is the identity; at an atom it
+        # is half of that or less.
         is_atom = np.abs(np.linalg.det(tangent.transpose(0, 2, 1) @ here)) < MIN_DETERMINANT
         step = self.switch_scale / 4
         probes = foot[:, None] + step * normals.transpose(0, 2, 1)

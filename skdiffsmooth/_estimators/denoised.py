@@ -11,7 +11,7 @@ import torch
 
 from .._engine.posterior import Posterior
 
-# Limits of Newton's method on a strongly convex function: it converges quadratically at the end,
+# Limits of Newton's method on a strongly convex function: it converges quadratically near the minimum,
 # and rows far from the points need more steps.
 MAX_ITERATIONS, MAX_HALVINGS = 100, 40
 # The residual at which a row has converged, in units of rounding of y / noise scale.
@@ -23,8 +23,9 @@ DECREASE = 1e-4
 def denoised_log_density(posterior: Posterior, y: torch.Tensor, fraction: float) -> torch.Tensor:
     """Return the log-density (n,), in nats, of F(x) at y (n, r), where x are points plus noise.
 
-    In units of the noise scale; `fraction` is a < 1. F is inverted by about ten Newton steps for (1
-    - a) |x|^2 / 2 + a (|x|^2 / 2 + log p(x)) - x . y, of O(n N r^2 + n r^3) each.
+    Lengths are in units of the noise scale; `fraction` is a < 1. F is inverted by about ten Newton
+    steps, of cost O(n N r^2 + n r^3) each, that minimise (1 - a) |x|^2 / 2 + a (|x|^2 / 2 + log p(x)) -
+    x . y.
     """
     identity = torch.eye(y.shape[1], dtype=y.dtype, device=y.device)
     x = y.clone()

@@ -1,4 +1,4 @@
-"""KDESampler: kernel density estimation, exact or to a requested error, and samples of every kernel."""
+"""KDESampler: kernel density estimation, exact or to a requested error, and sampling."""
 
 from __future__ import annotations
 
@@ -45,12 +45,12 @@ from .kde_model import curvatures, kernel_model, origin_of, sort_into_boxes, uni
 # With fewer points, sums over all of them are as fast as those over boxes.
 _MANY_POINTS = 20_000
 _LARGEST_RTOL = 0.5
-# Draws of the kernel by which the distance of draws from their rows is known.
+# Number of draws of the kernel from which the distance of samples from their rows is estimated.
 _RADII = 100
 
 
 def _check_suits_periods(kernel: Any, metric: Any, periods: np.ndarray) -> None:
-    """Raise an error unless the parameters suit columns of which some have periods (d,)."""
+    """Raise an error unless kernel and metric can be used with columns of periods (d,)."""
     if kernel != "gaussian":
         raise ValueError(
             f"kernel={kernel!r} cannot be combined with periods, since only the Gaussian kernel is "
@@ -68,7 +68,7 @@ def _check_rtol(rtol: Any) -> float:
 
 
 def _check_extent(points: np.ndarray, bandwidth: Any) -> None:
-    """Raise an error if squares of distances of points (n, d), in bandwidths, overflow."""
+    """Raise an error if squared distances between points (n, d), in bandwidths, would overflow."""
     extent = np.ptp(points, axis=0)
     with np.errstate(over="ignore"):
         if np.any(extent / bandwidth > LARGEST):
@@ -80,7 +80,7 @@ def _check_extent(points: np.ndarray, bandwidth: Any) -> None:
 
 
 def _coordinates_of(rows: MergedRows, metric: Any) -> LinearMetric:
-    """Return the coordinates of a metric of training rows."""
+    """Return the coordinates of the metric, fitted to the training rows."""
     if rows.periods is not None:
         return fit_metric_of_periods(metric, rows, rows.periods)
     columns = None
@@ -104,8 +104,8 @@ class KDESampler(PosteriorMixin, DistanceDensityMixin, BaseEstimator):
     >>> kde.sample(3, random_state=0).shape
     (3, 1)
 
-    Samples are training rows, each plus an offset that has the kernel as its density; given some columns
-    the rows are drawn by their posterior weights:
+    A sample is a training row plus an offset whose density is the kernel. If values of some columns are
+    given, rows are drawn by their posterior weights:
 
     >>> kde = KDESampler(0.1).fit([[0.0, 0.0], [1.0, 1.0]])
     >>> kde.sample(3, random_state=0, given={0: 0.0})[:, 1].round(1)
@@ -120,14 +120,15 @@ class KDESampler(PosteriorMixin, DistanceDensityMixin, BaseEstimator):
         thumb in proportion to the standard deviation of each feature, one number for each.
     kernel : {"gaussian", "tophat", "epanechnikov", "exponential", "linear", "cosine"}, \
             default="gaussian"
-        Profile, as scikit-learn's KernelDensity defines them. All but gaussian and exponential are
+        Kernel profile, defined as in scikit-learn's KernelDensity. All but gaussian and exponential are
         zero beyond one bandwidth, where log-densities are -inf.
     metric : {"euclidean", "scaled", "whitened", "local"}, float or array-like of shape \
             (n_features, n_features), default="euclidean"
         Linear coordinates in which the kernel has one bandwidth; see SmoothedScoreDiffusion. Under all
-        but "euclidean" and matrices, units of columns change nothing, and constant columns, copies and
-        totals are drawn to rounding. (A column that is zero in all rows has no scale of its own: the
-        density of rows that are not zero there, nearly zero itself, depends on the unit of X.)
+        but "euclidean" and matrices, results do not depend on the units of columns, and samples keep
+        constant columns, copies and totals up to rounding. (A column that is zero in all rows has no
+        scale of its own: the density of rows that are not zero there, nearly zero itself, depends on
+        the unit of X.)
     periods : mapping from column to float, or None, default=None
         Columns that are periodic, by label or index, with their periods in units of the column:
         ``{"hour": 24, "wind_direction": 360}``. The kernel wraps there, densities integrate to one over
@@ -137,12 +138,13 @@ class KDESampler(PosteriorMixin, DistanceDensityMixin, BaseEstimator):
     dtype : {"float64", "float32"}, default="float64"
         Precision of the computation; results are float64 arrays either way.
     memory_limit : float, default=1024
-        Bound on temporaries, in MiB.
+        Largest size of temporary arrays, in MiB.
     rtol : float, default=1e-12
         Largest relative error of a density, at most 0.5, in `score_samples`, `energy` and
         `leave_one_out_log_density`, beside rounding. It has an effect from 20 000 distinct rows on, in
-        one to three dimensions, in float64 on a CPU, at the fitted bandwidth; all else is exact. The
-        default is as exact as rounding allows; 1e-6 and 1e-3 are faster. 0 sums over all rows.
+        one to three dimensions, in float64 on a CPU, at the fitted bandwidth; otherwise sums are exact.
+        The default is as exact as rounding allows; 1e-6 and 1e-3 are faster. 0 always sums over all
+        rows.
     verbose : int, default=0
         1 reports the progress of calls, and the time that is left; see SmoothedScoreDiffusion.
 
@@ -159,9 +161,9 @@ class KDESampler(PosteriorMixin, DistanceDensityMixin, BaseEstimator):
     periods_ : ndarray of shape (n_features,) or None
         Period of each column in units of X, 0 where it has none; None where no column has one.
     rounding_ : ndarray of shape (n_features,)
-        How far apart values of each column are that were recorded as one, in units of X: the unit of
-        rounded columns and counts, half the difference of two values, 0 where a column is continuous.
-        "loo" scores left-out rows within such a distance of their recorded values.
+        Width of the interval of values that each column records as one value, in units of X: the unit
+        of rounded columns and counts, half the difference of the values of a binary column, 0 for a
+        continuous one. "loo" scores left-out rows at random places within these intervals.
     points_ : ndarray of shape (n_points, n_features)
         Distinct training rows of positive weight.
     weights_ : ndarray of shape (n_points,)
@@ -174,19 +176,20 @@ class KDESampler(PosteriorMixin, DistanceDensityMixin, BaseEstimator):
     See Also
     --------
     SmoothedScoreDiffusion : Smoothing of the score; equals this estimator at ``sigma=0``.
-    sklearn.neighbors.KernelDensity : Sums over trees; at small bandwidths they are wrong.
+    sklearn.neighbors.KernelDensity : Sums over trees, which are wrong at small bandwidths.
 
     Notes
     -----
     Every query is compared with every point, by log-sum-exp: ``n_queries * n_points * n_features``
-    operations, accurate at any bandwidth. From 20 000 points on, in one to three dimensions, `fit` sorts
-    them into boxes, and a query sums over the boxes that matter to it; Gaussian kernels replace the
-    points of small cubes by weights on a grid. Both have proved bounds, which add up to `rtol`. "loo"
-    takes three to six times ``n_points**2 * n_features``. Equal rows are excluded together, so that
-    rounded data do not drive the bandwidth to zero.
+    operations, accurate at any bandwidth. From 20 000 points on, in one to three dimensions, `fit`
+    sorts them into boxes, and a query sums over the boxes with non-negligible kernels; for Gaussian
+    kernels the points of small cubes are replaced by weights on a grid. Both errors have proved bounds,
+    which add up to `rtol`. "loo" takes three to six times ``n_points**2 * n_features``. Equal rows are
+    left out together, so that rounded data do not lead to a bandwidth of zero.
 
-    Marginals and conditionals of the Gaussian kernel are in closed form, at any distance; those of the
-    others are computed by quadrature, to about 1e-6 nats. They need ``metric="euclidean"``.
+    Marginals and conditionals of the Gaussian kernel have a closed form, also far from all rows; those
+    of the other kernels are computed by quadrature, to about 1e-6 nats. All need
+    ``metric="euclidean"``.
 
     After `fit` only `device`, `dtype`, `memory_limit` and `verbose` have an effect.
 
@@ -219,7 +222,7 @@ class KDESampler(PosteriorMixin, DistanceDensityMixin, BaseEstimator):
         self.verbose = verbose
 
     def __getstate__(self) -> dict[str, Any]:
-        """Return the state to save: of the boxes only their tolerance; they are made again on load."""
+        """Return the state to save: boxes are replaced by their tolerance and made again on load."""
         state = super().__getstate__()
         if state.get("_boxes_") is not None:
             state["_boxes_"] = state["_boxes_"].rtol
@@ -251,16 +254,16 @@ class KDESampler(PosteriorMixin, DistanceDensityMixin, BaseEstimator):
         TypeError
             If a parameter has the wrong type.
         ValueError
-            If X, the weights or a parameter is out of range, or the metric has several bandwidths; the
-            estimator is then left as it was.
+            If X, the weights or a parameter is out of range, or several bandwidths are combined with a
+            metric other than "euclidean"; the estimator is then left as it was.
 
         Warns
         -----
         UserWarning
-            If rows were merged that are not exactly equal, columns are rounded, discrete or have one
-            value that stands out, or look like degrees with the period of radians, or the reverse: the
-            message names them.
-            Also if scales that were passed are so narrow that most draws are near-copies of rows.
+            If rows were merged that are not exactly equal; if columns are rounded, discrete or have one
+            value far more frequent than all others, or seem to be in degrees but have the period of
+            radians, or the reverse: the message names them. Also if scales that were passed are so
+            narrow that most draws are near-copies of rows.
         """
         rows = self._check_training(X, sample_weight)
         points, weights, periods = rows.points, rows.weights, rows.periods
@@ -312,11 +315,11 @@ class KDESampler(PosteriorMixin, DistanceDensityMixin, BaseEstimator):
         return self
 
     def partial_fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> KDESampler:
-        """Add rows to a fitted estimate, with the bandwidth that it has.
+        """Add rows to a fitted estimate and keep its bandwidth.
 
         The result is that of `fit` on all rows with ``bandwidth_`` and ``metric_`` as parameters. The
         best bandwidth falls slowly as rows are added: call `fit` on all rows when their number has
-        doubled. Without a fitted estimate it is `fit`.
+        doubled. If the estimator is not fitted, this calls `fit`.
 
         Parameters
         ----------
@@ -324,7 +327,8 @@ class KDESampler(PosteriorMixin, DistanceDensityMixin, BaseEstimator):
             Rows to add.
         y : ignored
         sample_weight : array-like of shape (n_samples,), default=None
-            Non-negative weights, in the units of those of `fit`, where a row without one has weight 1.
+            Non-negative weights, in the units of those passed to `fit`; rows fitted without weights
+            have weight 1.
 
         Raises
         ------
@@ -340,15 +344,15 @@ class KDESampler(PosteriorMixin, DistanceDensityMixin, BaseEstimator):
     def leave_one_out_log_density(self, own_weights: Any = None) -> np.ndarray:
         """Return the log-density of each training point under the estimate from all other points.
 
-        The bandwidth is `bandwidth_`; ``bandwidth="loo"`` maximises the weighted mean of these
-        values. Costs as much as scoring the points once.
+        The bandwidth is `bandwidth_`; ``bandwidth="loo"`` maximises the weighted mean of these values.
+        The call takes as long as scoring the points once.
 
         Parameters
         ----------
         own_weights : array-like of shape (n_points,), default=None
-            The part of its weight that each point loses when it is left out, in the units of
+            The part of each point's weight that is removed when the point is left out, in the units of
             ``weights_``, for example ``weights_ / n_copies`` for one of n_copies equal rows. None
-            leaves out all of it.
+            removes all of the weight.
 
         Returns
         -------
@@ -388,7 +392,10 @@ class KDESampler(PosteriorMixin, DistanceDensityMixin, BaseEstimator):
         *,
         exclude_from: tuple[np.ndarray, np.ndarray] | None = None,
     ) -> np.ndarray:
-        """Return the log-density of rows (n, d); with points `exclude_from`, row i excludes point i."""
+        """Return the log-density of rows (n, d).
+
+        `exclude_from` are the points and their weights; row i then excludes point i.
+        """
         points, weights = exclude_from or (self.points_, self.weights_)
         metric, kernel, limit = self.coordinates_, self.kernel_, self._memory_limit()
         outside = metric.columns.outside(metric.columns.scaled(X))
@@ -422,7 +429,7 @@ class KDESampler(PosteriorMixin, DistanceDensityMixin, BaseEstimator):
         return self._by_columns("given or columns").log_density(X, scored, given)
 
     def _by_columns(self, what: str) -> ColumnKernels:
-        """Return the kernels of single columns, for a query whose parameters are `what`."""
+        """Return the `ColumnKernels`; an error names `what`, the parameters of the query."""
         self._check_euclidean(what)
         return ColumnKernels(
             self.points_,
@@ -446,7 +453,7 @@ class KDESampler(PosteriorMixin, DistanceDensityMixin, BaseEstimator):
         return metric.columns.unscaled(scaled)
 
     def _prior(self, what: str) -> tuple[JointDensity, float]:
-        """See `PosteriorMixin`; kernels are those of the estimate, where its metric is Euclidean."""
+        """See `PosteriorMixin`; a Gaussian KDE in the Euclidean metric has its kernels as proposals."""
         is_gaussian = self.kernel_ == "gaussian" and self.periods_ is None
         if not (is_gaussian and self.coordinates_.is_euclidean):
             return super()._prior(what)
@@ -484,8 +491,8 @@ class KDESampler(PosteriorMixin, DistanceDensityMixin, BaseEstimator):
             Queries.
         t : float or array-like of shape (n_features,), default=None
             Noise variance, in squared units of X: the gradient is that of the training rows plus
-            Gaussian noise of this variance. None means ``bandwidth_ ** 2``; with another one the
-            kernel must be Gaussian.
+            Gaussian noise of this variance. None means ``bandwidth_ ** 2``; any other variance requires
+            the Gaussian kernel.
 
         Returns
         -------
@@ -538,7 +545,7 @@ class KDESampler(PosteriorMixin, DistanceDensityMixin, BaseEstimator):
         NotFittedError
             If `fit` was not called.
         ValueError
-            If X or `t` is not valid, or if the kernel is not Gaussian: the others have kinks or
+            If X or `t` is not valid, or if the kernel is not Gaussian: other kernels have kinks or
             edges, where there is no Laplacian.
 
         Examples
@@ -590,12 +597,12 @@ class KDESampler(PosteriorMixin, DistanceDensityMixin, BaseEstimator):
         """Return the same estimate with other weights (n_points,) of its points."""
         kept, estimator = weights > 0, self._snapshot()
         state = {"points_": self.points_[kept], "weights_": weights[kept] / weights[kept].sum()}
-        # Sorted points are not worth their time for a few queries.
+        # Sorting the points again would take longer than a few queries do.
         estimator.__dict__ = {**vars(self), **state, "_boxes_": None}
         return estimator
 
     def _check_euclidean(self, what: str) -> None:
-        """Raise an error, which names `what`, if the metric is not that of the columns of X."""
+        """Raise an error, which names `what`, if the metric is not "euclidean"."""
         if not self.coordinates_.is_euclidean:
             raise ValueError(
                 f"{what} needs metric='euclidean'; got metric={self.metric_!r}. Fit a KDESampler with "
@@ -636,7 +643,7 @@ class KDESampler(PosteriorMixin, DistanceDensityMixin, BaseEstimator):
     def _model_and_queries(
         self, X: np.ndarray, bandwidth: Any
     ) -> tuple[Posterior | PeriodicPosterior | RadialMixture, torch.Tensor, Backend]:
-        """Return the density of the points, rows X (n, d) in its coordinates, and their device."""
+        """Return the density of the points, rows X (n, d) in its coordinates, and the backend."""
         metric, kernel, weights = self.coordinates_, self.kernel_, self.weights_
         points, periods, limit = (
             metric.to_metric(self.points_),

@@ -1,4 +1,4 @@
-"""The bandwidth of a kernel density estimate: given, by a rule, or by leave-one-out likelihood."""
+"""The bandwidth of a kernel density estimate: a number, a rule of thumb, or leave-one-out likelihood."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _RULES = {"scott": scott, "silverman": silverman}
 def _with_circular_stds(
     points: np.ndarray, weights: np.ndarray, periods: np.ndarray | None
 ) -> np.ndarray:
-    """Return points (n, d), periodic columns stretched to their circular standard deviations."""
+    """Return points (n, d) with periodic columns rescaled to their circular standard deviations."""
     points = points.copy()
     for column in np.flatnonzero(np.zeros(0) if periods is None else periods):
         values, period = points[:, column], float(np.asarray(periods)[column])
@@ -54,12 +54,12 @@ def resolve_bandwidth(
     backend: Backend,
     memory_limit: float,
 ) -> float | np.ndarray:
-    """Return the bandwidth as a number, or one number for each feature (d,), checked."""
+    """Return the checked bandwidth: one number, or one for each feature (d,)."""
     points = coordinates.to_metric(rows.points)
     if isinstance(bandwidth, str):
         check_bandwidth(bandwidth, "X", names=(*_RULES, "loo"))
         origin = origin_of(points, coordinates.periods)
-        # A power of two at every size, so that a search in float32 rounds alike in all units.
+        # A power of two, so that a search in float32 rounds in the same way in all units of X.
         unit = unit_for(float(np.abs(points - origin).max(initial=0.0)), ordinary=0)
         try:
             if bandwidth in _RULES:
@@ -95,11 +95,11 @@ def _leave_one_out(
     memory_limit: float,
     unit: float,
 ) -> float:
-    """Return the bandwidth of highest leave-one-out likelihood, computed and returned in a unit."""
+    """Return the bandwidth of highest leave-one-out likelihood, divided by `unit`."""
     points, weights = coordinates.to_metric(rows.points), rows.weights
     points = (points - origin_of(points, coordinates.periods)) / unit
     periods = None if coordinates.periods is None else coordinates.periods / unit
-    # Rows of a part that lie in a plane do not vouch for a narrow bandwidth outside of it.
+    # Rows of a fold that lie in a plane are no evidence for a narrow bandwidth across that plane.
     columns, n_flat = coordinates.columns, 0
     if columns.covariance is not None:
         n_flat = AffineHull.of(columns.inside(columns.scaled(rows.points))).codimension
@@ -120,7 +120,7 @@ def _leave_one_out(
     factor = np.sqrt(points.shape[1] + 4)
     lower, upper = lower / factor, upper * factor
     if RADIAL_KERNELS[kernel].is_compact:
-        # Below this the likelihood is zero: some point is within the kernel of no other.
+        # Below this the likelihood is zero: some point is outside the kernels of all others.
         margin = 1 + 64 * torch.finfo(backend.dtype).eps
         lower = margin * float(scored.nearest_distances(points).max())
         upper = max(upper, 2 * lower)

@@ -21,7 +21,7 @@ from .._utils.support import warn_of_far_values
 
 @dataclass(frozen=True, eq=False)
 class ColumnKernels:
-    """Kernels at weighted points, of which some columns are scored or drawn given others."""
+    """Kernels at weighted points; some columns can be scored or drawn given values of others."""
 
     points: np.ndarray  # Shape (N, d)
     weights: np.ndarray  # Shape (N,)
@@ -38,7 +38,7 @@ class ColumnKernels:
         log_density = np.empty(len(X))
         both = np.concatenate([given, scored])
         log_volume = np.sum(np.log(self.bandwidth[scored]))
-        # Distances in single columns, and from all points, are alive at once.
+        # Distances in single columns and distances from all points are in memory at the same time.
         bytes_per_row = 64 * len(self.points) * (1 if self.kernel == "gaussian" else 64)
         for part in slices_within(len(X), bytes_per_row, self.memory_limit):
             if self.kernel == "gaussian":
@@ -59,7 +59,7 @@ class ColumnKernels:
     def draw(
         self, columns: np.ndarray, values: np.ndarray, rng: np.random.RandomState
     ) -> np.ndarray:
-        """Return one row (n, d) for each row of values (n, k) of some columns."""
+        """Return rows (n, d) drawn given values (n, k) of some columns."""
         self._warn_of_support(values, columns)
         n, d = len(values), self.points.shape[1]
         scale = self.bandwidth[columns]
@@ -90,16 +90,16 @@ class ColumnKernels:
         return rows
 
     def _squares(self, X: np.ndarray, columns: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return `nearest_squares` of some columns of rows X from the points, in bandwidths."""
+        """Return `nearest_squares` from rows X to the points in some columns, in bandwidths."""
         scale, periods = self.bandwidth[columns], self._periods_in_bandwidths(columns)
         return nearest_squares(X[:, columns] / scale, self.points[:, columns] / scale, periods)
 
     def _periods_in_bandwidths(self, columns: np.ndarray) -> np.ndarray | None:
-        """Return the periods (k,) of some columns, 0 where one has none, or None."""
+        """Return the periods (k,) of some columns in bandwidths, 0 for columns without one, or None."""
         return None if self.periods is None else self.periods[columns] / self.bandwidth[columns]
 
     def _log_marginals(self, X: np.ndarray, columns: np.ndarray) -> np.ndarray:
-        """Return log w_i plus that of the radial kernel's marginal in some columns, shape (n, N)."""
+        """Return log w_i plus the log of the kernel's marginal density in some columns, shape (n, N)."""
         relative, nearest = self._squares(X, columns)
         rho, d = np.sqrt(relative + nearest[:, None]), self.points.shape[1]
         kernel = RADIAL_KERNELS[self.kernel]
@@ -110,12 +110,12 @@ class ColumnKernels:
         return np.log(self.weights) + profile
 
     def _check_inside(self, log_given: np.ndarray) -> None:
-        """Raise an error where given values have density zero, log p(b) = -inf."""
+        """Raise an error if the log-density (n,) of given values is -inf."""
         outside = np.flatnonzero(log_given == -np.inf)
         if len(outside):
             raise ValueError(
                 f"given values of {len(outside)} rows (first: row {outside[0]}) have density zero under "
-                f"the compact kernel={self.kernel!r}, so nothing is known of the other columns. Use "
+                f"the compact kernel={self.kernel!r}, so the other columns have no distribution. Use "
                 "kernel='gaussian', a larger bandwidth, or drop those rows."
             )
 

@@ -1,4 +1,4 @@
-"""Kernels at points as densities of the engine, in units of the bandwidth."""
+"""The density of a kernel density estimate as an object of `_engine`, in units of the bandwidth."""
 
 from __future__ import annotations
 
@@ -17,31 +17,31 @@ from .._utils.units import unit_for
 
 
 def curvatures(bandwidth: Any) -> np.ndarray:
-    """Return the ratios of 1 / h_j^2 to the largest of them, without overflow."""
+    """Return the ratios of 1 / h_j^2 to the largest of them, for bandwidths h_j, without overflow."""
     return (np.min(bandwidth) / np.asarray(bandwidth)) ** 2
 
 
 def units_of(kernel: str, bandwidth: Any) -> Any:
-    """Return the unit of each column: the bandwidth, or a power of two if the kernel divides by it."""
+    """Return the divisor of the columns: the bandwidth, or `unit_for(bandwidth)` if not Gaussian."""
     return bandwidth if kernel == "gaussian" or np.ndim(bandwidth) else unit_for(bandwidth)
 
 
 def sort_into_boxes(
     points: np.ndarray, weights: np.ndarray, kernel: str, bandwidth: Any, rtol: float
 ) -> BoxSums:
-    """Return the sums over points (n, d), shifted by `typical_row` and scaled by `units_of`."""
+    """Return kernel sums over points (n, d), shifted by `typical_row` and scaled by `units_of`."""
     scaled = (points - typical_row(points)) / units_of(kernel, bandwidth)
     return BoxSums(scaled, weights, RADIAL_KERNELS[kernel], _scale(kernel, bandwidth), rtol)
 
 
 def _scale(kernel: str, bandwidth: Any) -> float:
-    """Return the bandwidth in `units_of`."""
+    """Return the bandwidth divided by `units_of`."""
     is_one = kernel == "gaussian" or np.ndim(bandwidth)
     return 1.0 if is_one else float(bandwidth / unit_for(bandwidth))
 
 
 def origin_of(points: np.ndarray, periods: np.ndarray | None) -> np.ndarray:
-    """Return what is subtracted from points (n, d) first: a row, but 0 where columns have periods."""
+    """Return the origin (d,) of the coordinates: a typical row, but 0 in periodic columns."""
     origin = typical_row(points)
     return origin if periods is None else np.where(periods > 0, 0.0, origin)
 

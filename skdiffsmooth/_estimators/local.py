@@ -1,4 +1,4 @@
-"""LocalScoreDiffusion: each column sees its own group of columns, as pixels see patches."""
+"""LocalScoreDiffusion: the score of each column is computed from its own group of columns."""
 
 from __future__ import annotations
 
@@ -27,16 +27,17 @@ _STEPS_A_LEVEL = 2
 
 
 class LocalScoreDiffusion(FlowDensity):
-    """Density estimation and sampling by a diffusion in which each column sees its own group of columns.
+    """Diffusion in which the score of each column depends on a group of columns only, such as a patch.
 
-    For rows whose columns have places: images, series, spectra. The score of a pixel is computed from
-    the patch around it only, and each patch has its own weights of the training rows; so new images
-    combine patches of different training images. There is no training, and log-densities are exact up
-    to the solver's error. For tables, whose columns have no places, use `SmoothedScoreDiffusion`, which
-    is better there (docs/evidence/local.md has the figures).
+    For rows whose columns have positions: images, series, spectra. The score of a pixel is computed from
+    the patch around it only, and each patch weights the training rows by its own similarity to them, so
+    that new images combine patches of different training images. There is no training, and log-densities
+    are exact up to the solver's error. For tables, whose columns have no positions, use
+    `SmoothedScoreDiffusion`, which is better there (docs/evidence/local.md has the figures).
 
-    By default the size of the groups, the denoisers of each noise level and their weights are chosen by
-    the error with which they denoise left-out rows, and the bandwidth by leave-one-out likelihood:
+    By default the size of the groups of columns, the denoisers of each noise level and their weights
+    are those with the smallest denoising error on left-out rows; the bandwidth has the highest
+    leave-one-out likelihood:
 
     >>> import numpy as np
     >>> from skdiffsmooth import LocalScoreDiffusion
@@ -55,75 +56,78 @@ class LocalScoreDiffusion(FlowDensity):
     Parameters
     ----------
     bandwidth : float or "auto", default="auto"
-        Noise left at the end of the reverse process, in units of X. "auto" is the one of highest
-        leave-one-out likelihood, from the noise of which the denoisers remove 1 % (at least 0.001 of
-        the root mean square of the columns' standard deviations) up to 0.7 of that mean square.
+        Standard deviation of the noise left at the end of the reverse process, in units of X. "auto"
+        has the highest leave-one-out likelihood. It is at most 0.7 and at least 0.001 of the root mean
+        square of the columns' standard deviations, and above the noise levels where the denoisers
+        remove less than 1 % of the noise.
     sigma : float, default=0.0
-        Scale of Gaussian offsets that the local score is averaged over, in units of X. 0 averages
-        nothing; an evaluation with offsets costs `n_nodes` of those without. `width` smooths in most
-        cases as well, at no cost.
+        Standard deviation of Gaussian offsets that the local score is averaged over, in units of X. 0:
+        no average. An average takes `n_nodes` times as long. In most cases `width` smooths as well, at
+        no cost.
     groups : {"auto", "patches", "windows", "covariance"} or list of lists of int, default="auto"
-        The columns that each column sees. "patches": the square of `size` pixels about each pixel, with
-        all its channels, cut at the border of the image. "windows": the `size` columns about each
-        column of a series. "covariance": the `size` columns with the largest entries in the row of the
-        Wiener filter C (C + v I)^-1, C the covariance of the rows. A list of groups of column indices:
-        a column sees the union of the groups that contain it. "auto" is "patches" where `image_shape`
-        is given, else "covariance".
+        The columns from which the score of each column is computed. "patches": the square of `size`
+        pixels about each pixel, with all its channels, cut at the border of the image. "windows": the
+        `size` columns about each column of a series. "covariance": the `size` columns with the largest
+        entries in the row of the Wiener filter C (C + v I)^-1, C the covariance of the rows. A list of
+        groups of column indices: the group of a column is the union of those that contain it. "auto" is
+        "patches" where `image_shape` is given, else "covariance".
     image_shape : tuple of int, default=None
         (height, width) of images, or (height, width, channels), whose pixels are the columns, row by
         row; for patches only.
     size : int or "auto", default="auto"
         Side of patches, width of windows, or number of correlated columns, the same at all noise
-        levels; not with a list of groups. "auto" compares sizes in each noise level, all columns
-        among them.
+        levels; not with a list of groups. "auto" compares sizes in each noise level, the size of all
+        columns included.
     shifts : int, default=0
-        0 compares the patch of a pixel with those at its place in the training images. 1 compares it
-        with those of the places up to one pixel away as well, each with 0.3 of their weight, in the
-        denoisers whose error this lowers; with `image_shape` only, which is (1, n_features) for series.
-        Edges are repeated beyond the border. 1 suits images whose strokes vary in place: held-out digits
-        gain 4 nats, at 14 x 14 pixels 16; scores and `fit` take about six times as long. Most of `fit`
-        is the search of the bandwidth, where rows are not merged since one is left out: pass a number
-        to save it.
-        The (2 shifts + 1)^2 copies of the images take 3.2 times their size, outside `memory_limit`.
-        The side of the images less one is the largest value: patches of all positions are compared.
+        0 compares the patch around a pixel with the patches at the same position in the training
+        images. 1 also compares it with the patches up to one pixel away, each with 0.3 of the weight,
+        in the denoisers whose error this lowers; it requires `image_shape`, which is (1, n_features)
+        for series. Edges are repeated beyond the border. 1 suits images whose strokes vary in position:
+        held-out digits gain 4 nats, at 14 x 14 pixels 16; scores and `fit` take about six times as
+        long. Most of `fit` is the search of the bandwidth, where rows are not merged since one is left
+        out: pass a number to save this time. The (2 shifts + 1)^2 copies of the images take 3.2 times
+        their size, outside `memory_limit`. The largest value is the longer side of the images less one,
+        at which patches of all positions are compared.
     width : float or "auto", default="auto"
-        Covariance of the Gaussians at the training rows, in units of that of the data: 0 are the rows
-        themselves. "auto" compares 0, 0.05 and 0.2, and mixes the best denoisers with the Wiener
-        filter, the denoiser of a Gaussian. With a number for `width` there is no Wiener filter.
+        Covariance of a Gaussian at each training row, as a multiple of the covariance of the data; 0:
+        no Gaussians, the rows themselves. "auto" compares 0, 0.05 and 0.2, and mixes the best denoisers
+        with the Wiener filter, which is the denoiser of a Gaussian with the data's covariance. With a
+        number for `width` there is no Wiener filter.
     background : float, default=0.001
-        Weight of a wide Gaussian, of three times the root mean square of the columns' standard
-        deviations, in each group of columns. A pixel that is bright where it was dark in all training
-        images lowers the log-density of an image by some ten nats, without a background by hundreds.
+        Weight of a wide Gaussian in each group of columns; its standard deviation is three times the
+        root mean square of those of the columns. A pixel that is bright but was dark in all training
+        images lowers the log-density of an image by some ten nats; without a background, by hundreds.
     terminal : {"gaussian", "empirical"}, default="gaussian"
         The distribution that the reverse process starts from: the Gaussian with the mean and covariance
-        of the noised rows, or the noised rows. With "empirical", one group of all columns, width=0,
-        background=0 and sigma=0 the model is the Gaussian kernel density estimate.
+        of the training rows with noise, or these rows themselves. With "empirical", one group of all
+        columns, width=0, background=0 and sigma=0 the model is the Gaussian kernel density estimate.
     terminal_scale : float or "auto", default="auto"
         Noise scale at which the reverse process starts, in units of X. "auto" is four times the root
         mean square of the columns' standard deviations, and at least twice the widest standard
         deviation along any direction.
     n_levels : int or "auto", default="auto"
-        Intervals of the noise range, each with groups, weights and offsets of its own. With
-        ``bandwidth="auto"`` those between the lowest bandwidth that is compared and the terminal scale;
-        ``noise_levels_.n_levels`` remain. "auto" is 3.5 for each factor e.
+        Number of intervals of the noise range, each with groups, weights and offsets of its own. With
+        ``bandwidth="auto"`` it is the number between the lowest bandwidth that is compared and the
+        terminal scale; only levels above the chosen bandwidth are kept (``noise_levels_.n_levels``).
+        "auto" is 3.5 for each factor e in the noise range.
     n_steps : int or "auto", default="auto"
-        Steps of the solver, rounded up to a multiple of the number of levels. "auto" is two for each
-        level.
+        Number of steps of the solver, rounded up to a multiple of the number of levels. "auto" is two
+        for each level.
     n_nodes : int or "auto", default="auto"
-        Offsets in each noise level, where sigma > 0; even. "auto" is 64, or more in more than 16
-        dimensions.
+        Number of offsets in each noise level, even; used if sigma > 0. "auto" is 64, or more in more
+        than 16 dimensions.
     solver : {"heun", "euler", "adaptive", "euler-maruyama", "predictor-corrector"} or Solver, \
             default="heun"
-        How the flow is followed; see `SmoothedScoreDiffusion`.
+        Solver of the flow's differential equation; see `SmoothedScoreDiffusion`.
     random_state : int, RandomState or None, default=None
-        Seed of the noise of the comparisons, of the offsets, and of `sample` where its call passes none.
-        None is a fixed seed for fits, and draws anew at every call of `sample`.
+        Seed of the noise of the comparisons, of the offsets, and of `sample` where its call passes
+        none. With None `fit` uses a fixed seed, and `sample` draws anew at every call.
     device : str, default="cpu"
         Where to compute, as torch names it ("cuda", "cuda:1", "mps"). It can be set after `fit`.
     dtype : {"float64", "float32"}, default="float64"
         Precision of the computation (see Notes); results are float64 arrays either way.
     memory_limit : float, default=1024
-        Bound on temporaries, in MiB. It can be set after `fit`.
+        Largest size of temporary arrays, in MiB. It can be set after `fit`.
 
     Attributes
     ----------
@@ -137,10 +141,11 @@ class LocalScoreDiffusion(FlowDensity):
         The kind of groups used; "given" for a list.
     parts_ : list of list of dict
         For each noise level, from the bandwidth up, its denoisers: `size` (number of columns in the
-        largest group), `width`, `shifts` and `weight`. Of the Wiener filter only the weight is not None.
+        largest group), `width`, `shifts` and `weight`. For the Wiener filter all but the weight are
+        None.
     denoising_errors_ : ndarray of shape (n_levels,)
-        Mean squared error of each level's denoiser on left-out rows, in columns that vary, divided by
-        the variance of the noise; NaN for a single row.
+        Mean squared error of each level's mixture of denoisers on left-out rows, in columns that vary,
+        divided by the variance of the noise; NaN if there is only one row.
     noise_levels_ : NoiseLevels
         The noise range and its intervals.
     n_steps_ : int
@@ -158,23 +163,24 @@ class LocalScoreDiffusion(FlowDensity):
 
     See Also
     --------
-    SmoothedScoreDiffusion : All columns see the same weights; for tables.
+    SmoothedScoreDiffusion : The same weights of the rows for all columns; for tables.
     skdiffsmooth.compose.TransformedDensity : Maps of single columns before this model.
 
     Notes
     -----
-    With groups c_p the score of column p is that of a mixture of Gaussians in the columns c_p. These
-    scores are no gradient together, but their divergence has a closed form, so the flow has a density.
-    Denoised rows are ``x + t * grad_log_density(x, t)``.
+    With groups c_p the score of column p is that of a mixture of Gaussians in the columns c_p. Together
+    these scores are not a gradient, but their divergence has a closed form, so log-densities can be
+    computed. Denoised rows are ``x + t * grad_log_density(x, t)``.
 
-    Columns should have one unit: distances in a group are Euclidean. A column that is constant gets a
-    Gaussian of the bandwidth. Integer images have ties, which the bandwidth must bridge: add uniform
-    noise of one unit first, and mean log-densities bound those of the integers from below.
+    Columns should have the same unit, since distances in a group are Euclidean. The density of a
+    constant column is a Gaussian with the bandwidth as its standard deviation. Add uniform noise of one
+    unit to integer images first, since a bandwidth below one unit makes a peak at each integer; the
+    mean log-density is then a lower bound of that of the integers.
 
     An evaluation takes ``n_samples * n_points`` exponentials for each distinct group of each denoiser:
-    as many groups as columns where each has its own, one where all see all columns. From 256 rows on it
-    is in single precision where the noise allows for that, and rows are merged in groups of one column;
-    errors of log-densities are some thousandths of a nat.
+    one group for each column or, at the size of all columns, a single one. From 256 rows on,
+    evaluations are in single precision where the noise level allows it, and rows are merged in groups
+    of one column; errors of log-densities are some thousandths of a nat.
 
     References
     ----------
@@ -267,7 +273,7 @@ class LocalScoreDiffusion(FlowDensity):
         -----
         UserWarning
             If rows were merged, columns were recorded in steps wider than the bandwidth, or the lowest
-            bandwidth that is compared is the likeliest.
+            of the compared bandwidths has the highest likelihood.
 
         Notes
         -----
@@ -318,15 +324,16 @@ class LocalScoreDiffusion(FlowDensity):
 
     @on_one_fit
     def leave_one_out_log_density(self, own_weights: Any = None) -> np.ndarray:
-        """Return the log-density of each training point under the weights of all other points.
+        """Return the log-density of each training point under the model without that point.
 
-        What was chosen is kept. The covariance is that of four fifths of the points, without this one.
+        Denoisers and bandwidth are those of the fit. The covariance is computed from the four fifths of
+        the points that are in other folds.
 
         Parameters
         ----------
         own_weights : array-like of shape (n_points,), default=None
-            The part of its weight that each point loses when it is left out, in the units of
-            ``weights_``. None leaves out all of it.
+            The part of each point's weight that is removed when the point is left out, in the units of
+            ``weights_``. None removes all of it.
 
         Returns
         -------
@@ -338,8 +345,8 @@ class LocalScoreDiffusion(FlowDensity):
         NotFittedError
             If `fit` was not called.
         ValueError
-            If there is a single distinct row, if `own_weights` is out of range, or where
-            `score_samples` raises.
+            If there is a single distinct row or `own_weights` is out of range, and as `score_samples`
+            raises.
         """
         check_is_fitted(self)
         own, model = self._check_others(own_weights), self.model_
@@ -371,7 +378,7 @@ class LocalScoreDiffusion(FlowDensity):
 
 
 def _warn_of_steps(widths: np.ndarray, bandwidth: float) -> None:
-    """Warn if columns were recorded in steps (d,) wider than the bandwidth."""
+    """Warn if the recorded values of columns are in steps, `widths` (d,), wider than the bandwidth."""
     coarse = int(np.sum(widths > bandwidth))
     if coarse:
         warn_user(

@@ -1,9 +1,9 @@
 """The denoisers of each noise level, chosen by the error with which they denoise left-out rows.
 
-The mean squared error of a denoiser at noise variance v is what its score costs in likelihood: by the
-I-MMSE relation (Guo, Shamai & Verdu 2005) the log-density of left-out rows changes by the integral of
-error / v over log sqrt(v). So no ODE is solved. The error of a weighted mean of denoisers is a quadratic
-form in the weights; the weights are those of the least error that are not negative and sum to one.
+A smaller denoising error means a higher likelihood: by the I-MMSE relation (Guo, Shamai & Verdu 2005)
+the log-density of left-out rows changes by the integral of error / v over log sqrt(v), where v is the
+noise variance. So no ODE is solved. The error of a weighted mean of denoisers is a quadratic form in the
+weights, which is minimised over weights that are not negative and sum to one.
 """
 
 from __future__ import annotations
@@ -22,24 +22,26 @@ from ..noise import NoiseLevels
 from .local_groups import GroupFamily, ShiftedImages
 from .local_source import Gaussian, LevelMixture, LocalPart, PointTables
 
-# Covariances of the Gaussians at the points that "auto" compares, in units of that of the data.
+# Values of `width` that "auto" compares: covariance of the Gaussian at each row over that of the data.
 WIDTHS = (0.0, 0.05, 0.2)
-# Rows and columns whose error is computed.
+# Largest numbers of rows and of columns whose error is computed.
 _MOST_ROWS, _MOST_COLUMNS = 256, 24
-# Rows are judged by the covariance of the rows in other folds: without that few rows in many columns
-# would choose a density of zero width about their hull.
+# A row is denoised with the covariance of the rows in other folds; otherwise, with few rows and many
+# columns, the best density would have zero width across their affine hull.
 N_FOLDS = 5
-# Where denoisers remove less than this share of the noise, less noise is not worth a level.
+# The highest optional level where denoisers remove less than this fraction of the noise is dropped,
+# with all levels below it.
 _LEAST_GAIN = 0.01
-# Most denoisers of a mixture, and the least rise of its error without any one of them.
+# Most denoisers of a mixture, and the least increase of its error if any one of them is removed.
 _MOST_PARTS, _LEAST_LOSS = 3, 5e-3
 
 
 @dataclass(frozen=True, eq=False)
 class ExcludedQueries:
-    """Training rows (N, d) about their mean with weights (N,), and queries that each leave out one.
+    """Training rows (N, d) less their mean, and queries (n, d), each of which excludes one of them.
 
-    Queries (n, d) have weights (n,) that sum to one; rounded rows are moved to where they may have been.
+    A query is the row it excludes, with random offsets in columns that were rounded (`excluded_rows`).
+    `exclude` (n,) has the indices of these rows; `query_weights` (n,) sum to one.
     """
 
     points: np.ndarray
@@ -51,7 +53,7 @@ class ExcludedQueries:
 
     @classmethod
     def of(cls, points: np.ndarray, weights: np.ndarray, widths: np.ndarray) -> ExcludedQueries:
-        """Return at most 256 queries; `widths` (d,) are those of `ColumnPrecision`."""
+        """Return the rows with at most 256 queries; `widths` (d,) are those of `ColumnPrecision`."""
         rows = excluded_rows(points, weights, widths)
         folds = np.arange(len(points)) % N_FOLDS
         if rows is None:
@@ -68,10 +70,10 @@ class ExcludedQueries:
 def covariances_by_fold(
     points: np.ndarray, weights: np.ndarray, folds: np.ndarray, exclude: np.ndarray
 ) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Return, for each fold of the rows `exclude` (n,), indices into them and a covariance (d, d).
+    """Return a pair for each fold: which of the rows `exclude` (n,) are in it, and a covariance (d, d).
 
-    It is that of the points (N, d) in the other folds, so that no row is part of the covariance with
-    which it is denoised.
+    The covariance is that of the points (N, d) in all other folds, so that no row is denoised with a
+    covariance that it contributed to.
     """
     parts = []
     for fold in np.unique(folds[exclude]):
@@ -94,11 +96,11 @@ def choose_mixtures(
     resources: Resources,
     seed: int,
 ) -> tuple[tuple[LevelMixture, ...], np.ndarray]:
-    """Return the mixture of each level, and its error (n_levels,) in units of that of no denoising.
+    """Return the mixture of denoisers of each level, and its error (n_levels,) over the noise variance.
 
-    Where the denoisers of one of the `n_optional` lowest levels remove too little of the noise, it is
-    dropped with all levels below it. Errors are those of columns that vary, and NaN for a single row,
-    which has nothing to leave out.
+    If the denoisers of one of the `n_optional` lowest levels remove too little of the noise, that level
+    and all below it are dropped. Errors are means over columns that vary, and NaN if there is only one
+    row, which cannot be left out.
     """
     if not np.any(rows.folds):
         groups = [family.make(family.sizes[-1], levels.middle(k)) for k in range(levels.n_levels)]
@@ -106,7 +108,8 @@ def choose_mixtures(
         return tuple(alone), np.full(levels.n_levels, np.nan)
     mixtures: list[LevelMixture] = []
     errors: list[float] = []
-    # All denoisers remove all noise of constant columns, which would hide where the others end.
+    # Constant columns are left out: all noise is removed from them at every level, whatever the
+    # denoiser.
     varying = np.flatnonzero(np.ptp(rows.points, axis=0))
     columns = varying[evenly(len(varying), _MOST_COLUMNS)]
     backend = resources.backend
@@ -139,7 +142,8 @@ def choose_mixtures(
         errors_of_pairs = np.einsum("i,ipj,ipk->jk", rows.query_weights, residuals, residuals)
         weights = _best_weights(errors_of_pairs / len(columns))
         error = float(weights @ errors_of_pairs @ weights) / len(columns)
-        # The noise that was drawn, in place of its mean of one, varies as the error does.
+        # The mean square of the noise that was drawn, not its expectation 1: both it and the error vary
+        # with the draw.
         drawn = float(rows.query_weights @ np.square(noise[:, columns]).mean(axis=1))
         if level < n_optional and drawn - error < _LEAST_GAIN:
             break
@@ -151,10 +155,10 @@ def choose_mixtures(
 
 
 def _best_weights(errors: np.ndarray) -> np.ndarray:
-    """Return weights a (J,) >= 0 of sum one that minimise a^T errors a, few of them positive.
+    """Return weights a (J,) >= 0 of sum one that minimise a^T errors a, with few of them positive.
 
-    The denoiser without which the error rises least is left out, again and again, while there are too
-    many, or the error hardly rises.
+    As long as there are too many denoisers, or the error hardly increases, the denoiser whose removal
+    increases the error least is removed.
     """
 
     def fitted(kept: np.ndarray) -> tuple[float, np.ndarray]:
@@ -174,10 +178,11 @@ def _best_weights(errors: np.ndarray) -> np.ndarray:
 
 
 def _on_simplex(errors: np.ndarray) -> np.ndarray:
-    """Return weights (J,) >= 0 of sum one that minimise a quadratic form."""
+    """Return weights a (J,) >= 0 of sum one that minimise a^T errors a."""
     values, vectors = np.linalg.eigh(errors)
     root = np.sqrt(np.maximum(values, 0))[:, None] * vectors.T
-    # The sum is a row of large weight in the least squares; scaling the result makes it exact.
+    # A least-squares equation of large weight makes the sum of the weights nearly one; the division by
+    # the sum makes it exactly one.
     large = 1e4 * max(float(np.sqrt(values.max())), 1e-300)
     weights, _ = nnls(
         np.vstack([root, np.full(len(errors), large)]), np.append(np.zeros(len(errors)), large)

@@ -35,19 +35,19 @@ from .local_source import LocalScores
 __all__ = ["LocalParameters", "columns_as_they_are", "fit_local_scores"]
 
 # In units of the root mean square of the columns' standard deviations: bounds of the bandwidths that
-# "auto" compares, and the terminal scale, which is also at least so many of the widest standard
+# "auto" compares, and the terminal scale; then the least terminal scale over the widest standard
 # deviation.
 _LOWEST, _HIGHEST, _TERMINAL, _TERMINAL_WIDEST = 0.001, 0.7, 4.0, 2.0
-# Levels for each unit of log(scale), and levels between two bandwidths that are compared.
+# Number of noise levels for each unit of log(scale), and distance in levels of compared bandwidths.
 _LEVELS_A_UNIT, _LEVELS_APART = 3.5, 2
 # Standard deviation of the background, in units of the same root mean square.
 _BACKGROUND_STD = 3.0
-# Gain in nats a column by the lowest bandwidth that is compared, above which `fit` warns.
+# `fit` warns if the lowest compared bandwidth gains more than this over the next one, in nats a column.
 _STEEP = 0.02
 
 
 class LocalParameters(NamedTuple):
-    """Parameters that were checked; None stands for "auto"."""
+    """Checked parameters; None stands for "auto"."""
 
     bandwidth: float | None
     sigma: float
@@ -61,14 +61,11 @@ class LocalParameters(NamedTuple):
     solver: Solver
     resources: Resources
     seed: int
-    unit: float  # By which the scales are divided
+    unit: float  # The scales above are divided by it
 
     @classmethod
     def of(cls, params: Mapping[str, Any], unit: float) -> LocalParameters:
-        """Check all parameters that do not depend on the columns, passed as those of `get_params`.
-
-        The scales are divided by a unit.
-        """
+        """Return the checked parameters from those of `get_params`; scales are divided by `unit`."""
         terminal_scale = check_terminal_scale(params["terminal_scale"])
         bandwidth = check_bandwidth(params["bandwidth"], "X", names=("auto",))
         width = params["width"]
@@ -91,7 +88,7 @@ class LocalParameters(NamedTuple):
             resolve_n_nodes(params["n_nodes"], "sobol"),
             resolve_solver(params["solver"]),
             parse_resources(params, params["dtype"]),
-            # Last: a RandomState is drawn from, which a fit that fails must not do.
+            # Last: this draws from a RandomState, which must not happen if another check fails.
             fixed_seed(params["random_state"]),
             unit,
         )
@@ -100,7 +97,7 @@ class LocalParameters(NamedTuple):
 def columns_as_they_are(
     points: np.ndarray, weights: np.ndarray, center: np.ndarray, unit: float = 1.0
 ) -> Embedding:
-    """Return the coordinates of rows (N, d) in one unit, about a center (d,) in it."""
+    """Return the coordinates (x - center) / unit of rows (N, d); the center (d,) is divided by unit."""
     metric = fit_metric("euclidean", points, weights, unit=unit)
     return Embedding(metric, AffineHull(center, np.eye(len(center))))
 
@@ -114,9 +111,9 @@ def fit_local_scores(
     images: ShiftedImages | None,
     parsed: LocalParameters,
 ) -> tuple[LocalScores, np.ndarray]:
-    """Return the source of scores, with what "auto" chooses, and the denoising errors by level.
+    """Return the source of scores after all "auto" choices, and the denoising error of each level.
 
-    Rows (N, d) are about their mean; `widths` (d,) are those of `ColumnPrecision`.
+    The mean of the rows (N, d) is subtracted; `widths` (d,) are those of `ColumnPrecision`.
     """
     n, d = points.shape
     std = math.sqrt(np.trace(covariance) / d)
@@ -160,7 +157,7 @@ def fit_local_scores(
 def _noise_range(
     n: int, covariance: np.ndarray, std: float, parsed: LocalParameters
 ) -> NoiseLevels:
-    """Return the noise range of n distinct rows, from the lowest bandwidth that is compared."""
+    """Return the noise range for n distinct rows, which starts at the lowest compared bandwidth."""
     lowest = parsed.bandwidth
     if lowest is None:
         if not std > 0:
@@ -213,10 +210,11 @@ def _first_level(
             total += weights[taken] @ model.excluded_log_density(
                 queries[taken], exclude[taken], parsed.resources
             )
-        # The density of a constant column is that of the bandwidth's Gaussian, and says nothing.
+        # A constant column has a Gaussian of the bandwidth, whose likelihood must not affect the
+        # choice.
         return float(total / weights.sum()) + n_constant * math.log(part.levels.bandwidth)
 
-    # Upwards as long as the likelihood increases: the denoising errors speak for the lowest level.
+    # From the lowest bandwidth up, as long as the likelihood increases.
     best = 0
     while likelihood(best + 1) > likelihood(best):
         best += 1

@@ -1,4 +1,4 @@
-"""Groups of columns: patches of images, windows of series, correlated columns, or given ones."""
+"""Groups of columns: patches of images, windows of series, correlated columns, or the user's groups."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ _NAMES = ("auto", "patches", "windows", "covariance")
 
 @dataclass(frozen=True, eq=False)
 class GroupFamily:
-    """The groups of all sizes.
+    """The groups of columns of one kind, in several sizes.
 
-    `make(size, scale)` returns them at a noise scale, and `sizes` are those to choose from, the last of
-    which is all columns (but where groups are given, which have one size).
+    `make(size, scale)` returns the groups of a size at a noise scale. `sizes` are the sizes to choose
+    from; the last has all columns in each group, except for the user's groups, which have one size.
     """
 
     name: str
@@ -34,7 +34,7 @@ class GroupFamily:
 
 
 class ShiftedImages(NamedTuple):
-    """Images whose copies, moved by up to `shifts` pixels, are rows of the tables of patches, too."""
+    """Makes copies of training images, moved by up to `shifts` pixels, to compare patches with."""
 
     shape: tuple[int, ...]
     center: np.ndarray  # (d,): mean of the images
@@ -42,16 +42,16 @@ class ShiftedImages(NamedTuple):
 
     @property
     def steps(self) -> tuple[int, int]:
-        """Largest moves down and to the right: along a side, other places are this far away at most."""
+        """Largest moves in pixels, (down, right): `shifts`, and less than the side of the images."""
         return min(self.shifts, self.shape[0] - 1), min(self.shifts, self.shape[1] - 1)
 
     @property
     def n_copies(self) -> int:
-        """Number of copies of an image, with itself."""
+        """Number of copies of an image, including the image itself."""
         return (2 * self.steps[0] + 1) * (2 * self.steps[1] + 1)
 
     def copies(self, images: np.ndarray) -> np.ndarray:
-        """Return images (n, d) about the center, then their moved copies, shape (m n, d).
+        """Return images (n, d) less the center, followed by their moved copies, shape (n_copies n, d).
 
         The pixels of an edge are repeated beyond it.
         """
@@ -66,7 +66,7 @@ class ShiftedImages(NamedTuple):
 
 def resolve_shifts(shifts: Any, image_shape: Any, center: np.ndarray) -> ShiftedImages | None:
     """Return the shifted images of the parameter `shifts`, None for 0; `image_shape` was checked."""
-    hint = "Pass 0 for patches of fixed places, 1 for those one pixel away too."
+    hint = "Pass 0 to compare patches at the same position, 1 for those one pixel away too."
     shifts = check_integer("shifts", shifts, minimum=0, hint=hint)
     if not shifts:
         return None
@@ -127,12 +127,12 @@ def resolve_groups(
 def _by_distance(
     name: str, positions: np.ndarray, sizes: tuple[int, ...], size: Any
 ) -> GroupFamily:
-    """Return windows of a size about positions (k, d), the largest of the k distances counting."""
+    """Return windows around the positions (k, d) of columns: close in each of the k coordinates."""
     extent = int(positions.max()) + 1
     distances = positions[:, None, :] - positions[:, :, None]
 
     def make(size: int, scale: float) -> ColumnGroups:
-        # An even size reaches one further to the left and up. At the border windows are cut.
+        # A window of even size extends further to the left and up by one. At the border windows are cut.
         near = np.all((distances >= -(size // 2)) & (distances <= (size - 1) // 2), axis=0)
         return ColumnGroups.of([np.flatnonzero(row) for row in near])
 
@@ -142,7 +142,7 @@ def _by_distance(
 def _sizes(
     sizes: tuple[int, ...], size: Any, whole: int, below: int | None = None
 ) -> tuple[int, ...]:
-    """Return a given size alone, or for "auto" all sizes less than `below`, then `whole`."""
+    """Return (size,) or, for "auto", all `sizes` below `below` (default `whole`), then `whole`."""
     if isinstance(size, str):
         check_choice("size", size, ("auto",), hint="Or pass an integer >= 1.")
         return (*(s for s in sizes if s < (below or whole)), whole)
@@ -171,7 +171,7 @@ def _checked_shape(image_shape: Any, n_features: int) -> tuple[int, ...] | None:
 
 
 def _given(groups: Any, n_features: int) -> GroupFamily:
-    """Return given groups; that of a column is the union of the groups that contain it."""
+    """Return the user's groups; the group of a column is the union of those that contain it."""
     hint = (
         "Pass 'patches', 'windows', 'covariance', or a list of groups, each a list of column indices, "
         "which together contain every column."

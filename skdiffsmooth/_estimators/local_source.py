@@ -1,4 +1,4 @@
-"""The local score of all noise levels as the source of a diffusion's scores."""
+"""The local scores of all noise levels, as a `ScoreSource` of a diffusion model."""
 
 from __future__ import annotations
 
@@ -22,21 +22,21 @@ from ..noise import NoiseLevels
 from ..solvers._terminal import TerminalDistribution
 from .local_groups import ShiftedImages
 
-# Weight of each moved copy of a row, in units of its own.
+# Weight of each moved copy of a row, relative to that of the row.
 _COPY_WEIGHT = 0.3
 
 
 class LocalPart(NamedTuple):
-    """A denoiser: groups of columns, and the Gaussians at the rows, under which it denoises."""
+    """A local denoiser: the posterior mean under a mixture of Gaussians at the rows, in each group."""
 
     groups: ColumnGroups
-    width: float  # Their covariance, in units of that of the data
-    shifts: int  # They are at the rows and, above 0, at copies moved by up to so many pixels
+    width: float  # Covariance of the Gaussians over that of the data
+    shifts: int  # Gaussians are also at copies of the rows moved by up to this many pixels
 
 
 @dataclass(frozen=True, eq=False)
 class PointTables:
-    """Rows (N, d) with weights (N,) on a device, with their moved copies, from which parts are made."""
+    """Rows (N, d), weights (N,) and moved copies of the rows on a device, shared by all denoisers."""
 
     points: np.ndarray
     weights: np.ndarray
@@ -47,14 +47,14 @@ class PointTables:
     _tables: dict[int, tuple[torch.Tensor, torch.Tensor, int]] = field(default_factory=dict)
 
     def posterior(self, part: LocalPart, covariance: np.ndarray) -> LocalPosterior:
-        """Return the posterior of a denoiser, with a covariance (d, d) of the data."""
+        """Return the posterior of a denoiser, given the covariance (d, d) of the data."""
         if part.shifts not in self._tables:
             images = self.images if part.shifts else None
             points = images.copies(self.points) if images else self.points
             copies = len(points) // len(self.points)
             of_copies = np.append(1.0, np.full(copies - 1, _COPY_WEIGHT))
             log_weights = np.log(np.outer(of_copies / of_copies.sum(), self.weights)).ravel()
-            # Transposed, as posteriors use them, so that these share them.
+            # Transposed, as posteriors use them, so that all of them share this memory.
             transposed = self.backend.tensor(points.T).T
             self._tables[part.shifts] = transposed, self.backend.tensor(log_weights), copies
         rows, log_weights_of_rows, copies = self._tables[part.shifts]
@@ -73,7 +73,7 @@ class LevelMixture:
     gaussian_weight: float
 
     def described(self) -> list[dict[str, Any]]:
-        """Return the denoisers as an attribute shows them."""
+        """Return the denoisers in the form of the attribute `parts_`."""
         rows: list[tuple[Any, ...]] = [
             (part.groups.size, part.width, part.shifts, float(weight))
             for part, weight in zip(self.parts, self.weights, strict=True)
@@ -92,7 +92,7 @@ class Gaussian:
 
     @classmethod
     def of(cls, covariance: np.ndarray) -> Gaussian:
-        """Return the Gaussian of a covariance (d, d), without noise."""
+        """Return the Gaussian N(0, covariance) without noise, from a covariance (d, d)."""
         variances, axes = np.linalg.eigh(covariance)
         return cls(axes, np.maximum(variances, 0.0))
 
@@ -118,7 +118,7 @@ class Gaussian:
 class LocalField:
     """The score field of one noise level, averaged over offsets; see `ScoreField`.
 
-    The local scores, and that of the Gaussian, are added with the weights of the level. `offsets` (M, d)
+    The field is the weighted sum of the local scores and the score of the Gaussian. `offsets` (M, d)
     have mean zero and weights `node_weights` (M,).
     """
 
@@ -142,7 +142,7 @@ class LocalField:
                 score += node_weight * weight * of_part
                 divergence += node_weight * weight * slopes.sum(1)
         if self.gaussian_weight:
-            # Linear, so that offsets do not change it.
+            # This score is linear in x, so that averaging over offsets does not change it.
             of_gaussian, trace = self.gaussian.score(x, v)
             score += self.gaussian_weight * of_gaussian
             divergence += self.gaussian_weight * trace
@@ -203,15 +203,15 @@ class _LocalSchedule:
 
 @dataclass(frozen=True, eq=False)
 class LocalScores:
-    """Training rows about their mean, and the denoisers of each noise level; a `ScoreSource`."""
+    """Training rows less their mean, and the denoisers of each noise level; a `ScoreSource`."""
 
     levels: NoiseLevels
-    points: np.ndarray  # (N, d): distinct rows, about their mean
+    points: np.ndarray  # (N, d): distinct rows less their mean
     weights: np.ndarray  # (N,), which sum to one
     covariance: np.ndarray  # (d, d)
     mixtures: tuple[LevelMixture, ...]  # One for each level
-    images: ShiftedImages | None  # Whose moved copies parts may use
-    background: tuple[float, float]  # Weight and variance of that of each group
+    images: ShiftedImages | None  # Makes moved copies of rows
+    background: tuple[float, float]  # Weight and variance of the background in each group
     sigma: float
     rule: NodeRule
     terminal_name: str  # "gaussian" or "empirical"
@@ -226,15 +226,15 @@ class LocalScores:
 
     @cached_property
     def gaussian(self) -> Gaussian:
-        """The Gaussian with mean and covariance of the rows, without noise."""
+        """The Gaussian with the mean (zero) and covariance of the rows, without noise."""
         return Gaussian.of(self.covariance)
 
     def __getstate__(self) -> dict[str, Any]:
-        """Return the state to save, without the Gaussian: queries do not change what is saved."""
+        """Return the state to save, without the cached Gaussian, so that queries do not change it."""
         return {name: value for name, value in vars(self).items() if name != "gaussian"}
 
     def from_level(self, first: int) -> LocalScores:
-        """Return the source whose noise range begins with a level."""
+        """Return the source without the levels below `first`."""
         levels, mixtures = self.levels, self.mixtures[first:]
         levels = NoiseLevels(levels.start(first), levels.terminal_scale, len(mixtures))
         return replace(self, levels=levels, mixtures=mixtures)

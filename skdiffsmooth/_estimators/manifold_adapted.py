@@ -15,9 +15,9 @@ from ..solvers import Solver
 class ManifoldAdaptedDiffusion(BaseScoreDiffusion):
     """Density estimation and sampling by a diffusion smoothed along a manifold.
 
-    Like SmoothedScoreDiffusion, with offsets that keep to the directions of a manifold: one that is
-    learned from the data, one that is known, or an affine subspace. On data that lie in an affine
-    subspace all of these are the same model (Prop. 3.1 of the paper).
+    Like SmoothedScoreDiffusion, with offsets along the directions of a manifold only: a manifold
+    learned from the data, a known one, or an affine subspace. On data that lie in an affine subspace
+    all of these are the same model (Prop. 3.1 of the paper).
 
     Four parameters matter: `bandwidth`, `sigma`, `manifold` and `n_components`.
 
@@ -40,31 +40,33 @@ class ManifoldAdaptedDiffusion(BaseScoreDiffusion):
     Parameters
     ----------
     bandwidth : float, str such as "0.85h", or {"auto", "loo"}, default="auto"
-        Noise left at the end of the reverse process, in units of the metric; see SmoothedScoreDiffusion.
-        Along a known manifold nothing is compared: "auto" is 0.85 h.
+        Noise left at the end of the reverse process, in units of the metric; see
+        SmoothedScoreDiffusion. With a known manifold "auto" is 0.85 h, without a comparison.
     sigma : float, callable, str such as "1.5h", or "auto", default="auto"
-        Smoothing scale along the manifold, in units of the metric; see SmoothedScoreDiffusion. Along a
-        known manifold "auto" is 1.5 h; along a curved one keep it below 0.6 of its reach: beyond,
-        offsets go around it, and `fit` warns.
+        Smoothing scale along the manifold, in units of the metric; see SmoothedScoreDiffusion. With a
+        known manifold "auto" is 1.5 h; if that is curved, keep `sigma` below 0.6 of its reach (0.3 with
+        ``push="level-set"``): larger offsets go around its bends, and `fit` warns.
     manifold : {"local", "pca"} or Manifold, default="local"
-        "local" learns it: local principal components in cells of the data, blended smoothly between
-        cells. "pca" is the affine span of the leading principal components. Or an object of
-        `skdiffsmooth.manifolds`, known or fitted. For log-densities its projection needs a derivative:
-        by `projection_factors` or `projection_derivative`, as all but PointCloud have, or by a
-        `project` of your own in torch, which forward mode differentiates. A LocalPolynomialManifold
-        that is not fitted is fitted to the training rows, as clones in a search are.
+        "local" learns it from the rows: local principal components in cells of the data, blended
+        smoothly between cells. "pca" is the affine span of the leading principal components. Or an
+        object of `skdiffsmooth.manifolds`, known or fitted. Log-densities need the derivative of its
+        projection: a method `projection_factors` or `projection_derivative`, which all but PointCloud
+        have, or your own `project` in torch, which is differentiated automatically (forward mode). A
+        LocalPolynomialManifold that is not fitted is fitted to the training rows, as clones in a search
+        are.
     n_components : int, float or "auto", default="auto"
         Dimension of a manifold that is to be learned. "auto" estimates it (TwoNN) for "local", and is
-        0.95 for "pca", which takes any share of the variance, in (0, 1), for the number of
-        components that reach it. Where the dimension is all that the data span, or there are fewer than
-        ten distinct rows, "local" is the isotropic kernel. Not used when `manifold` is given.
+        0.95 for "pca", where a number in (0, 1) means as many components as explain this fraction of
+        the variance. If the dimension is that of the data's affine hull, or there are fewer than ten
+        distinct rows, "local" is the isotropic kernel. Not used when `manifold` is given.
     n_cells : int or "auto", default="auto"
         Number of cells in which "local" learns a tangent, at most. "auto" is one for every four rows
         and dimension, up to 32.
     push : {"translated", "level-set"}, default="translated"
-        How offsets go along a known curved manifold: along the copy of it that is translated to the
-        query (the paper's experiments), or along the set of points that are as far from it as the
-        query, the normal turned with the manifold (after the paper's theory, eq. 10).
+        Which surface offsets follow where the manifold is known and curved. "translated": a copy of the
+        manifold, translated to the query (the paper's experiments). "level-set": the points as far from
+        the manifold as the query; its normal offset turns with the manifold (after the paper's theory,
+        eq. 10).
     metric : {"auto", "euclidean", "scaled", "whitened", "local"}, float or array-like, default="auto"
         Linear coordinates in which noise and kernel act; see SmoothedScoreDiffusion. A known manifold
         is in the coordinates of X, "euclidean", and so are principal axes ("pca").
@@ -72,8 +74,8 @@ class ManifoldAdaptedDiffusion(BaseScoreDiffusion):
         The distribution whose score is smoothed, in place of the training rows; see
         SmoothedScoreDiffusion. Tangents are learned from the rows all the same.
     n_nodes : int or "auto", default="auto"
-        Nodes in each noise level, of each cell where the manifold is learned; "auto" chooses as in
-        SmoothedScoreDiffusion, and begins with half as many where there are cells.
+        Number of nodes in each noise level, and in each cell of a learned manifold; "auto" chooses as in
+        SmoothedScoreDiffusion, and begins with half as many nodes where there are cells.
     background, noise, tol, solver, n_steps, n_levels, node_rule, terminal, terminal_scale, \
             random_state, device, dtype, memory_limit, n_jobs, shards, verbose
         See SmoothedScoreDiffusion.
@@ -90,7 +92,7 @@ class ManifoldAdaptedDiffusion(BaseScoreDiffusion):
         Estimate of how far finitely many nodes change the log-density of a row, in nats; see
         SmoothedScoreDiffusion. NaN where log-densities cannot be computed.
     error_ : float
-        The same with the errors of steps and of merged points where `tol` is a number.
+        ``node_error_`` with the errors of steps and of merged points, where `tol` is a number.
     hull_ : AffineHull
         The affine hull of the points (and of a known curved manifold), in which the flow runs.
     model_, bandwidth_, sigma_, metric_, settings_, not_compared_, rounding_, warp_, coordinates_, \
@@ -101,8 +103,8 @@ class ManifoldAdaptedDiffusion(BaseScoreDiffusion):
 
     See Also
     --------
-    SmoothedScoreDiffusion : Smoothing in every direction alike.
-    skdiffsmooth.manifolds : Manifolds that can be given.
+    SmoothedScoreDiffusion : The same smoothing in all directions.
+    skdiffsmooth.manifolds : Manifolds to pass as `manifold`.
 
     Notes
     -----
@@ -112,21 +114,23 @@ class ManifoldAdaptedDiffusion(BaseScoreDiffusion):
 
     Projections on a known manifold are unique within its reach only. Offsets fade out between half and
     all of ``reach * sqrt(c)``, at distances measured in the manifold's affine hull, in which it has
-    codimension c. For c = 1 the projections of moved points do not jump; in many dimensions hardly
-    any noise points to centres of curvature, so noise does not stop the smoothing. If `reach` is
-    None, half of the value of `estimate_reach` at up to 1000 rows is used. A manifold without
-    derivative has no log-densities and no such limit, as in the paper's experiments.
+    codimension c. So for c = 1 the projections of moved points do not jump. The limit grows with c,
+    since in many dimensions hardly any noise points to centres of curvature, so that noise does not
+    stop the smoothing. If `reach` is None, half of the value of `estimate_reach` at up to 1000 rows is
+    used. A manifold without derivative gives no log-densities, and its offsets do not fade out, as in
+    the paper's experiments.
 
-    A LocalPolynomialManifold is wavy if rows are noisy and neighbours few, and its projections jump
-    where its curvature is largest. With sigma below 0.6 of the distance at which offsets are zero,
-    the mass is within 1e-2 of one (docs/evidence/manifolds.md). With a larger sigma, for which `fit`
-    warns, single log-densities may be wrong by nats.
+    A LocalPolynomialManifold has waves if rows are noisy and neighbours are few, and its projections
+    jump where its curvature is largest. With sigma below 0.6 of the distance at which offsets are zero
+    (0.3 for "level-set"), densities integrate to one within 1e-2 (docs/evidence/manifolds.md). With a
+    larger sigma, for which `fit` warns, single log-densities may be wrong by nats.
 
-    A learned kernel takes as long as the isotropic one times the number of cells with non-zero gates at
-    a query, two or three. A known curved manifold takes one softmax over the points and one projection
-    for each pair of query and node (two projections for "level-set"). A projection of moving least
-    squares takes some 0.1 ms in the plane, so that a log-density takes 0.3 s with 64 nodes: use few rows
-    and nodes in searches with it. Forward mode takes a projection for each dimension of the hull.
+    With learned tangents, time is that of the isotropic kernel times the number of cells with non-zero
+    gates at a query, two or three. A known curved manifold takes one softmax over the points and one
+    projection for each pair of query and node (two projections for "level-set"). A projection of moving
+    least squares takes some 0.1 ms in the plane, so that a log-density takes 0.3 s with 64 nodes: use
+    few rows and nodes in searches with it. Automatic differentiation takes a projection for each
+    dimension of the hull.
 
     References
     ----------

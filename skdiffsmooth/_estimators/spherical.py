@@ -25,7 +25,8 @@ from .._utils.validation import check_choice, check_even, check_integer, check_r
 
 __all__ = ["SphericalScoreDiffusion"]
 
-# The smallest and the largest value of a parameter, and what to pass. Cosines resolve no smaller angles.
+# Smallest and largest value of each parameter, and a hint for messages. Smaller angles than the
+# bandwidth's limit are lost in the rounding of cosines.
 _RADIANS = "Pass a number in radians, or 'auto'; np.radians converts degrees."
 _LIMITS = {
     "bandwidth": (BANDWIDTHS[0], 2 * math.pi, _RADIANS),
@@ -39,7 +40,7 @@ _LIMITS = {
 
 
 def _given(name: str, value: Any) -> float | None:
-    """Return one of the parameters with limits as a checked number, or None if it is "auto"."""
+    """Return a parameter as a number within its limits, or None if it is "auto"."""
     smallest, largest, hint = _LIMITS[name]
     if isinstance(value, str):
         check_choice(name, value, ("auto",), hint=hint)
@@ -72,28 +73,29 @@ class SphericalScoreDiffusion(DensityEstimatorMixin, BaseEstimator):
     Parameters
     ----------
     bandwidth : float or "auto", default="auto"
-        Noise left in the samples, a standard deviation in radians for each dimension of the space, from
-        1e-6 to 2 pi.
-        "auto" is that of the kernel density estimate of highest leave-one-out likelihood, times 0.7 to
-        1, which is chosen together with `sigma`.
+        Standard deviation of the noise left in the samples, in radians for each dimension of the space,
+        from 1e-6 to 2 pi. "auto" is the bandwidth at which the kernel density estimate has the highest
+        leave-one-out likelihood, times a factor of 0.7 to 1 that is chosen together with `sigma`.
     sigma : float or "auto", default="auto"
         Scale of the smoothing of the score, in radians. 0 is the kernel density estimate with the heat
         kernel. "auto" compares 0 and multiples of the bandwidth, by the leave-one-out likelihood of at
-        most 300 rows, and of 100 where rows are more than 3000.
+        most 300 rows (100 if there are more than 3000 rows).
     space : {"sphere", "rotations"}, default="sphere"
         "sphere": rows are unit vectors with 3 to 6 columns. "rotations": rows are unit quaternions with
         4 columns in any order, q and -q being one rotation, or rotation matrices with 9 columns, row by
-        row; an angle is that of the rotation from one to the other.
+        row; the distance of two rotations is the angle of the rotation from one to the other.
     background : float or "auto", default="auto"
-        Weight of the uniform distribution that is mixed to the model, from 0 to 0.5, for rows far from
-        all others. "auto" is that of highest leave-one-out likelihood, and at least 1 / (n + 1).
+        Weight of the uniform distribution that is mixed into the model, from 0 to 0.5, for rows far
+        from all others. "auto" is the weight of highest leave-one-out likelihood, and at least 1 / (n +
+        1).
     n_nodes : int, default=32
-        Rotations that the score is averaged over at each noise scale, an even number. More of them
+        Number of rotations that the score is averaged over at each noise scale, even. More of them
         lower the error of the average.
     n_steps : int, default=24
-        Steps of Heun's method in the logarithm of the noise scale. More of them lower the error.
+        Number of steps of Heun's method in the logarithm of the noise scale. More of them lower the
+        error.
     memory_limit : float, default=1024
-        Bound on temporaries, in MiB.
+        Largest size of temporary arrays, in MiB.
 
     Attributes
     ----------
@@ -102,7 +104,8 @@ class SphericalScoreDiffusion(DensityEstimatorMixin, BaseEstimator):
     background_ : float
         The weight of the uniform distribution.
     terminal_scale_ : float
-        The noise scale in radians at which samples start, from the mixture of kernels at the rows.
+        The noise scale in radians at which the reverse process starts, with draws of the kernel density
+        estimate at that scale.
     points_ : ndarray of shape (n_points, d)
         Distinct training rows of positive weight, as unit vectors or quaternions.
     weights_ : ndarray of shape (n_points,)
@@ -117,21 +120,21 @@ class SphericalScoreDiffusion(DensityEstimatorMixin, BaseEstimator):
 
     See Also
     --------
-    SmoothedScoreDiffusion : Columns on a line, and periodic ones.
-    CoarseScoreDiffusion : Rows near a surface that is learned.
+    SmoothedScoreDiffusion : For ordinary and for periodic columns.
+    CoarseScoreDiffusion : For rows near a surface that is learned from them.
 
     Notes
     -----
-    Log-densities are with respect to area on the unit sphere, where the uniform distribution has
-    -log(4 pi) = -2.531 nats, and for rotations to the volume sin(b) da db dc of Euler angles, where it
-    has -log(8 pi^2) = -4.369. The flow is exact up to the solver's steps for any number of rotations:
-    these are isometries, so the divergence of the averaged score is the average of Laplacians. If the
-    data are rotated or mirrored, or multiplied by a rotation on either side, so are densities and
-    samples, up to rounding; only where the second moments of the rows coincide exactly, up to the
-    error of the average.
+    Log-densities are with respect to area on the unit sphere, where that of the uniform distribution is
+    -log(4 pi) = -2.531 nats, and for rotations with respect to the volume sin(b) da db dc of Euler
+    angles, where it is -log(8 pi^2) = -4.369. The flow is exact up to the solver's steps for any number
+    of rotations: these are isometries, so the divergence of the averaged score is the average of
+    Laplacians. If the data are rotated or mirrored, or multiplied by a rotation on either side, so are
+    densities and samples, up to rounding (up to the error of the average if second moments of the rows
+    along two axes are equal).
 
-    A row costs ``2 * n_steps * n_nodes * n_points`` kernels, some 30 ns each; "auto" scores 100 to
-    300 rows four times.
+    Each row takes ``2 * n_steps * n_nodes * n_points`` evaluations of the kernel, some 30 ns each;
+    "auto" scores 100 to 300 rows four times.
 
     References
     ----------
@@ -167,7 +170,8 @@ class SphericalScoreDiffusion(DensityEstimatorMixin, BaseEstimator):
         Parameters
         ----------
         X : array-like of shape (n_samples, n_features)
-            Unit vectors, unit quaternions or rotation matrices, within 0.001. Equal rows are merged.
+            Unit vectors, unit quaternions or rotation matrices, up to errors of 0.001. Equal rows are
+            merged.
         y : object, default=None
             Ignored; there for scikit-learn's calling convention.
         sample_weight : array-like of shape (n_samples,), default=None
@@ -184,13 +188,13 @@ class SphericalScoreDiffusion(DensityEstimatorMixin, BaseEstimator):
             If a parameter has the wrong type, or X is a Rotation of scipy.
         ValueError
             If a parameter is out of range, X is a stack of matrices, or rows are no unit vectors or
-            rotations; the message names the first such row and by how much. If a scale is "auto" and
+            rotations (the message names the first such row and its error), or if a scale is "auto" and
             all rows are equal.
 
         Warns
         -----
         UserWarning
-            If rows are merged that are equal up to rounding, or are as close as float64 resolves angles.
+            If rows are merged that are equal up to rounding, or closer than float64 resolves angles.
         """
         check_choice("space", self.space, SPACES)
         space = SPACES[self.space]
@@ -201,7 +205,7 @@ class SphericalScoreDiffusion(DensityEstimatorMixin, BaseEstimator):
         check_form(X)
         checked = unit_rows(check_table(X, self), space)
         if space.is_antipodal:
-            # q and -q are one rotation: the largest component is positive.
+            # q and -q are one rotation: the sign is chosen so that the largest component is positive.
             largest = np.take_along_axis(checked, np.abs(checked).argmax(axis=1)[:, None], axis=1)
             checked = checked * np.sign(largest)
         rows = merge_rows(
@@ -210,7 +214,7 @@ class SphericalScoreDiffusion(DensityEstimatorMixin, BaseEstimator):
         rows.warn_of_near_rows()
         if len(rows.points) < 2 and None in (bandwidth, sigma, given):
             raise ValueError(
-                "X has 1 distinct row, of which nothing can be left out to choose bandwidth, sigma and "
+                "X has 1 distinct row, so no row can be left out to choose bandwidth, sigma and "
                 "background; expected several. Pass numbers, such as bandwidth=0.1, sigma=0.0 and "
                 "background=0.0, or more rows."
             )
@@ -221,7 +225,7 @@ class SphericalScoreDiffusion(DensityEstimatorMixin, BaseEstimator):
             is_antipodal=space.is_antipodal,
             memory_limit=limit,
         )
-        # The sphere on which rotations are computed has half their angles.
+        # Rotations are computed as quaternions on a sphere, where angles are half as large.
         bandwidth, sigma = (
             None if scale is None else scale / space.angle for scale in (bandwidth, sigma)
         )
@@ -305,7 +309,7 @@ class SphericalScoreDiffusion(DensityEstimatorMixin, BaseEstimator):
         Returns
         -------
         ndarray of shape (n_samples, n_features)
-            In the form of the rows of `fit`; of quaternions, either sign.
+            In the form of the rows passed to `fit`; quaternions have either sign.
 
         Raises
         ------
@@ -324,7 +328,7 @@ class SphericalScoreDiffusion(DensityEstimatorMixin, BaseEstimator):
         return x
 
     def _in_radians(self, log_density: np.ndarray) -> np.ndarray:
-        """Return the log-densities (n,) of the flow with the background, in radians of the space."""
+        """Return log-densities (n,) with the background, converted from the flow's sphere to radians."""
         space = self._space_
         dimension = self.points_.shape[1] - 1
         mixed = mixed_with_uniform(log_density, self.background_, space.log_volume(dimension))

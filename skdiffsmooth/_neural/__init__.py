@@ -1,1 +1,1 @@
-"""A score learned by a small network: the network, its training, its estimator."""
+"""A diffusion with a score learned by a small network: the network, its training, the estimator."""

@@ -31,90 +31,92 @@ from .settings import ParsedParameters, parse_parameters
 from .source import TrainedNetwork
 from .training import Outcome, TrainingState, fresh_state, stream, train
 
-# In units of the data's widest standard deviation: there the cumulant of order three has fallen by a
-# factor of 26^(3/2) = 130, and what it adds to the entropy by the square of that.
+# Terminal noise scale, in units of the data's widest standard deviation. At this scale the cumulant of
+# order three is divided by 26^(3/2) = 130, and its contribution to the entropy by the square of that.
 _TERMINAL = 5.0
-# A standard deviation below this share of the largest is rounding.
+# Standard deviations are raised to at least this fraction of the largest, which is rounding.
 _ROUNDING = np.finfo(np.float64).eps
-# Rows that leave the hull of those that training began with, by more than this share of their size.
+# Largest distance of rows from the hull of those that training began with, in units of their size.
 _OUTSIDE = 1e-8
 
 
 class NeuralScoreDiffusion(FlowDensity):
     """Density estimation and sampling by a diffusion whose score a small network has learned.
 
-    The network is trained by denoising score matching and followed by the same flow as the estimators
-    with a score in closed form, which are the first choice for most tables and need no training. Use
-    this estimator to compare with networks as they are trained in research, to study how a network
-    smooths, or for many rows: after training the time of a query does not depend on their number.
+    The network is trained by denoising score matching. Its score defines the same flow as in the
+    estimators with a score in closed form, which are the first choice for most tables and need no
+    training. Use this estimator to compare with networks as they are trained in research, to study how
+    a network smooths, or for many rows: the time of a query does not depend on the number of rows.
 
     Parameters
     ----------
     bandwidth : float, default=0.05
         Noise left at the end of the reverse process, sqrt(v_eps), in units of the metric: by default
-        in standard deviations of a column. Below the finest detail of the data it costs accuracy only.
+        in standard deviations of a column. A value below the finest detail of the data gains nothing and
+        loses accuracy.
     sigma : float, default=0.0
-        Scale of Gaussian offsets that the network's score is averaged over, in units of the metric. 0 is
-        the network as it is; each evaluation with offsets costs `n_nodes` of those without.
+        Scale of Gaussian offsets that the network's score is averaged over, in units of the metric. 0
+        leaves the score unsmoothed; with offsets an evaluation costs as much as `n_nodes` evaluations.
     hidden_layer_sizes : tuple of int, default=(128, 128)
-        Widths of the hidden layers, one at least.
+        Widths of the hidden layers, of which there is at least one.
     n_frequencies : int, default=0
-        Number of frequencies of the cosines and sines that are added to each input: 1.5, 3, 6, ...
-        per standard deviation of the noised data. With them a network learns fine structure in few
-        columns after far fewer iterations, and also memorises the rows earlier.
+        Number of frequencies, 1.5, 3, 6, ... per standard deviation of the noised data, whose cosines
+        and sines are added to each input. With them a network learns fine structure in few columns
+        after far fewer iterations, and also memorises the rows earlier.
     metric : {"scaled", "euclidean", "whitened", "local"}, float or array-like of shape \
             (n_features, n_features), default="scaled"
-        Linear coordinates in which noise is isotropic; scales are in its units. See
+        Linear coordinates in which noise is isotropic, and in whose units scales are. See
         `SmoothedScoreDiffusion`. The inputs of the network are standardised principal coordinates
         for any metric.
     max_iter : int, default=1000
-        Most iterations that `fit` makes. One is a pass over the rows, and at least four batches.
+        Largest number of iterations of `fit`. An iteration is a pass over the rows, or four batches if
+        that is more.
     batch_size : int, default=1024
-        Noised rows in a step. If there are few rows, each is several times in a batch, with new noise.
+        Noised rows in a step. A batch may contain each of few rows several times, with new noise.
     learning_rate_init : float, default=3e-3
-        Step of Adam, which is constant; averaging the weights has the effect of a schedule.
+        Learning rate of Adam, which is constant; averaging the weights replaces a schedule.
     ema_decay : float, default=0.999
-        Decay, per step, of the moving average of the weights; the average is what is used. 0 takes the
-        weights themselves.
+        Decay, per step, of the moving average of the weights. Queries use the average; with 0 it equals
+        the last weights.
     early_stopping : bool, default=True
-        Whether `fit` holds out rows, and keeps the weights of the lowest loss on them. Without it the
-        last weights are kept, and the longer one trains the more the network memorises.
+        Whether `fit` holds out rows, and keeps the weights with the lowest loss on them. Otherwise the
+        last weights are kept, and the network memorises more the longer it is trained.
     validation_fraction : float, default=0.1
-        Share of the distinct rows that is held out, one at least.
+        Fraction of the distinct rows that is held out, at least one row.
     n_iter_no_change : int, default=100
         Iterations without an improvement by `tol` after which `fit` stops.
     tol : float, default=1e-4
-        The least improvement of the loss (held-out, where there are such rows), in units of the loss
-        of a Gaussian.
+        The smallest decrease of the loss, on held-out rows if there are any, that counts as an
+        improvement. A Gaussian with the covariance of the data has a loss of 1.
     warm_start : bool, default=False
-        Whether `fit` goes on from where the last one ended.
+        Whether `fit` continues the training of the last call.
     n_nodes : int, default=64
-        Offsets in each noise level, where sigma > 0; even.
+        Number of offsets in each noise level if sigma > 0; even.
     n_levels : int, default=32
-        Intervals of the noise range, each with offsets of its own.
+        Number of intervals of the noise range, each with its own offsets.
     n_steps : int, default=64
-        Steps of the solver, rounded up to a multiple of `n_levels`.
+        Number of steps of the solver, rounded up to a multiple of `n_levels`.
     solver : {"heun", "euler", "adaptive", "euler-maruyama"} or Solver, default="heun"
-        How the flow is followed; see `SmoothedScoreDiffusion`.
+        Solver of the flow's ODE or SDE; see `SmoothedScoreDiffusion`.
     terminal_scale : float or "auto", default="auto"
         Noise scale sqrt(v_T) at which the reverse process starts, in units of the metric. "auto" is five
-        times the data's widest standard deviation, or 2 bandwidth where that is more.
+        times the data's widest standard deviation, or 2 * bandwidth if that is larger.
     max_exact_dimension : int, default=32
-        Most dimensions of the data's affine hull in which the divergence is exact. In more it is
-        estimated from probes.
+        Largest dimension of the data's affine hull for which the divergence is computed exactly. For
+        larger dimensions the divergence is estimated from probes.
     n_probes : int, default=16
-        Vectors of random signs that the divergence is estimated from (Hutchinson), two at least. They
-        are drawn once, in `fit`, and the same for all rows and steps, so that `sample` and
-        `score_samples` have one distribution.
+        Number of probes, vectors of random signs from which the divergence is estimated (Hutchinson); at
+        least two. They are drawn once, in `fit`, and are the same for all rows and steps, so that
+        `sample` and `score_samples` have the same distribution.
     device : str, default="cpu"
         Where to compute, as torch names it ("cuda", "cuda:1").
     dtype : {"float64", "float32"}, default="float32"
         Precision of the computation. "float32" is as accurate as a trained network, and training
         takes 0.6 of the time.
     random_state : int, RandomState or None, default=None
-        Seed of the weights, of what is held out, of the noise in training, nodes and probes, and of
-        `sample` where its call passes none. None is a fixed seed for fits, which are reproducible
-        by default, and draws anew at every call of `sample`.
+        Seed of the initial weights, the held-out rows, the noise in training, nodes and probes, and of
+        `sample` if its call passes none. With None, fits use a fixed seed, so that they are reproducible
+        by default, and every call of `sample` makes new draws.
     memory_limit : float, default=1024
         Bound on temporaries of a query, in MiB.
     verbose : int, default=0
@@ -125,17 +127,17 @@ class NeuralScoreDiffusion(FlowDensity):
     coefs_ : list of ndarray of shape (n_in, n_out)
         Weights of each layer, averaged over the steps.
     intercepts_ : list of ndarray of shape (n_out,)
-        Their biases.
+        Biases of each layer, averaged over the steps.
     n_iter_ : int
-        Iterations made, in all.
+        Number of iterations in all calls.
     loss_curve_ : list of float
         Training loss of each iteration; 1 is that of a Gaussian with the covariance of the data.
     validation_scores_ : list of float
         Minus the loss on held-out rows after each iteration of `fit`; empty without early stopping.
     best_validation_score_ : float or None
-        The highest of them, or that of the start.
+        The highest score of the last `fit`, that of its initial weights included.
     training_ : TrainingState
-        Where training stands, for `partial_fit` and `warm_start`.
+        State from which `partial_fit` and `warm_start` continue the training.
     scales_ : ndarray of shape (r,)
         Standard deviations of the rows along their principal axes, in units of the metric.
     bandwidth_, sigma_ : float
@@ -149,13 +151,13 @@ class NeuralScoreDiffusion(FlowDensity):
     noise_levels_ : NoiseLevels
         The noise range and its intervals.
     n_steps_ : int
-        Number of steps of the solver; of an adaptive one, the fewest.
+        Number of steps of the solver; for an adaptive one, the smallest number.
     n_nodes_ : int
-        Offsets in each noise level.
+        Number of offsets in each noise level.
     n_frequencies_ : int
-        Cosines and sines of each input.
+        Number of frequencies whose cosines and sines are added to each input.
     probes_ : ndarray of shape (n_probes, r) or None
-        Where the divergence is estimated, its probes.
+        Probes of the divergence; None if it is computed exactly.
     seed_ : int
         The seed used.
     n_features_in_, feature_names_in_ : int, ndarray of shape (n_features,)
@@ -167,17 +169,18 @@ class NeuralScoreDiffusion(FlowDensity):
 
     Notes
     -----
-    With s the standard deviations along principal axes the network is preconditioned so that its zero is
-    the score of the Gaussian with the data's covariance; that is where training starts, and what is
-    returned, with a warning, where nothing better is found. Noise scales are drawn uniformly in their
-    logarithm, and all have the same weight in the loss.
+    The network is preconditioned: where its output is zero, the score is that of the Gaussian with the
+    data's covariance. Training starts there, and `fit` with early stopping returns this Gaussian, with a
+    warning, if it finds no lower loss. Noise scales are drawn uniformly in their logarithm, and all have
+    the same weight in the loss.
 
     The flow starts from N(mean, C + v_T I), C the covariance of the rows. At five standard deviations of
     noise the distribution of the rows is nearly Gaussian (a cumulant of order k is divided by
-    26^(k / 2)), so the model stores no rows. Outside their hull the model is Gaussian, with the
-    bandwidth's scale. There is no `energy`, since a network's field need not be a gradient; where the
-    data are few it is not that of `score_samples`, whose density is where the flow ends. Divergences are
-    exact up to `max_exact_dimension`, and means over the probes above it.
+    26^(k / 2)), so the model stores no rows. Orthogonally to their affine hull the model is a Gaussian
+    with the bandwidth as standard deviation. There is no `energy`, since a network's score need not be
+    a gradient. If there are few rows, the score also differs from the gradient of `score_samples`, which
+    is the log-density at the end of the flow. Divergences are exact up to `max_exact_dimension`, and
+    means over the probes above it.
 
     An evaluation costs some 20 000 multiply-adds a row (those of the layers), with the divergence r + 1
     times that in r dimensions, or `n_probes` times twice that; a log-density takes ``2 * n_steps_``
@@ -284,16 +287,16 @@ class NeuralScoreDiffusion(FlowDensity):
         TypeError
             If a parameter has the wrong type.
         ValueError
-            If X, the weights or a parameter is out of range, or if training leaves the finite range; the
-            estimator is then left as it was.
+            If X, the weights or a parameter is out of range, or if the loss becomes NaN or infinite; the
+            estimator is then not changed.
 
         Warns
         -----
         ConvergenceWarning
             If the loss was still falling after `max_iter` iterations, or never fell.
         UserWarning
-            If a KeyboardInterrupt ended the training; the estimator is then fitted, with what had
-            been learned.
+            If a KeyboardInterrupt ended the training; the estimator is then fitted with the weights
+            that had been reached.
         """
         if check_flag("warm_start", self.warm_start) and hasattr(self, "training_"):
             return self._go_on(X, sample_weight, None)
@@ -309,7 +312,7 @@ class NeuralScoreDiffusion(FlowDensity):
         Parameters
         ----------
         X : array-like of shape (n_samples, n_features)
-            Training rows: the same ones, or others of the same kind.
+            Training rows: the same rows, or other rows of the same distribution.
         y : ignored
         sample_weight : array-like of shape (n_samples,), default=None
             Non-negative weights.
@@ -318,7 +321,7 @@ class NeuralScoreDiffusion(FlowDensity):
         ------
         TypeError, ValueError
             As `fit`; and if the network's layers, the metric or the noise range were changed since the
-            first call, or rows leave the affine hull of its rows.
+            first call, or rows are outside the affine hull of the rows of that call.
         """
         if hasattr(self, "training_"):
             return self._go_on(X, sample_weight, 1)
@@ -335,7 +338,7 @@ class NeuralScoreDiffusion(FlowDensity):
         return self
 
     def _go_on(self, X: Any, sample_weight: Any, n_iterations: int | None) -> NeuralScoreDiffusion:
-        """Continue training from the fitted state, for `n_iterations` iterations."""
+        """Continue training, for `n_iterations` iterations or, if None, to convergence."""
         # A fit in another thread replaces the state of `self`, not of this copy.
         old = self._snapshot()
         X = old._check_query(X)
@@ -422,7 +425,7 @@ class NeuralScoreDiffusion(FlowDensity):
             )
         state: TrainingState = start["training_"]
         if not len(start["scales_"]):
-            # A single distinct row: its noised distribution is a Gaussian; there is nothing to learn.
+            # The noised distribution of a single distinct row is a Gaussian: no training is needed.
             return start
         shape = _shape(start, parsed)
         settings, held_out = parsed.settings, None
@@ -461,7 +464,7 @@ class NeuralScoreDiffusion(FlowDensity):
         )
 
     def _sums_per_row(self) -> float:
-        """See `DensityEstimatorMixin`: with the divergence, once for each dimension."""
+        """See `DensityEstimatorMixin`; the divergence costs one evaluation for each dimension."""
         if "coefs_" not in vars(self):
             return 0.0
         return _n_weights(vars(self)) * (1 + len(self.scales_))
@@ -484,7 +487,7 @@ class NeuralScoreDiffusion(FlowDensity):
 
     def _noise_scale(self, t: Any) -> float:
         levels, scale = self.noise_levels_, super()._noise_scale(t)
-        # The square root of a square may be a rounding off.
+        # The scale is the square root of a square, which may have a rounding error.
         if not levels.bandwidth * (1 - 1e-9) <= scale <= levels.terminal_scale * (1 + 1e-9):
             raise ValueError(
                 f"t={t!r} is outside the noise variances that the network was trained for, "
@@ -505,7 +508,7 @@ class NeuralScoreDiffusion(FlowDensity):
 def _of_queries(
     estimator: NeuralScoreDiffusion, bandwidth: float, terminal_scale: float
 ) -> dict[str, Any]:
-    """Return those fitted attributes that queries use and training does not."""
+    """Return the fitted attributes that are used by queries and may differ from those of training."""
     n_levels = int(estimator.n_levels)
     return {
         "sigma_": float(estimator.sigma),
@@ -546,7 +549,10 @@ def _model(attributes: dict[str, Any], parsed: ParsedParameters) -> DiffusionMod
 
 
 def _principal_hull(points: np.ndarray, weights: np.ndarray) -> tuple[AffineHull, np.ndarray]:
-    """Return the affine hull about the weighted mean, and standard deviations along its axes."""
+    """Return the affine hull, with the weighted mean as center and the principal axes as basis.
+
+    Also return the standard deviations (r,) along these axes.
+    """
     hull = AffineHull.of(points)
     within, _ = hull.split(points)
     mean = weights @ within
@@ -570,6 +576,6 @@ def _flat(coefs: list[np.ndarray], intercepts: list[np.ndarray]) -> np.ndarray:
 
 
 def _some(rows: np.ndarray, weights: np.ndarray, chosen: np.ndarray) -> tuple[Any, Any]:
-    """Return some of the rows in their original order, with weights that sum to one."""
+    """Return the `chosen` rows in their original order, with weights that sum to one."""
     chosen = np.sort(chosen)
     return rows[chosen], weights[chosen] / weights[chosen].sum()

@@ -4,9 +4,9 @@ With the standard deviations s of the data along the coordinates, c = (s^2 + v)^
 
     D(x; y) = c^2 s^2 x + c s y F(c x, y),        score(x, v) = (D - x) / v = c (s F / y - c x),
 
-coordinate by coordinate (Karras et al. 2022, eq. 7, with one variance for each coordinate). If F
-is zero, this is the score of the Gaussian with these variances; the values that F has to learn are
-of size one at every noise variance v.
+where products are by coordinate (Karras et al. 2022, eq. 7, with one variance for each coordinate) and
+F is the output of the network. If F is zero, this is the score of the Gaussian with these variances;
+the values that F has to learn are of size one at every noise variance v.
 """
 
 from __future__ import annotations
@@ -24,9 +24,10 @@ from ..scores import RowSelectable, ScoreField
 
 Layers = list[tuple[torch.Tensor, torch.Tensor]]
 
-# Cosines of the position of a noise scale in its range: enough to resolve a tenth of the range.
+# Number of inputs that are cosines of the position of the noise scale in its range: enough to resolve a
+# tenth of the range.
 _N_COSINES = 8
-# Lowest frequency of cosines and sines of inputs of unit variance: a wavelength of four of their
+# Lowest frequency of the cosines and sines of inputs of unit variance; the wavelength is four of their
 # standard deviations.
 _FREQUENCY = 1.5
 
@@ -36,10 +37,10 @@ class NetworkShape:
     """The architecture of a network, without its weights."""
 
     scales: np.ndarray  # (r,): standard deviations of the data along the coordinates
-    # lowest, highest: range of noise scales that it is trained for
+    # lowest, highest: range of noise scales of the training
     lowest: float
     highest: float
-    hidden_layer_sizes: tuple[int, ...]  # Widths of the hidden layers, one at least
+    hidden_layer_sizes: tuple[int, ...]  # Widths of the hidden layers, at least one
     n_frequencies: int  # Number of frequencies 1.5, 3, 6, ... of cosines and sines of each input.
 
     @property
@@ -53,7 +54,7 @@ class NetworkShape:
         """Return random weights and biases (n_parameters,); those of the last layer are zero."""
         parts: list[np.ndarray] = []
         for n_in, n_out in self.layer_sizes:
-            # A larger gain and random biases make the few features of the first layer differ.
+            # In the first layer a larger gain and random biases make its few features differ.
             gain = 1.0 if parts else 2.0
             parts += [
                 gain * rng.standard_normal((n_in, n_out)) / math.sqrt(n_in),
@@ -77,7 +78,7 @@ class NetworkShape:
         return math.log(noise_scale / self.lowest) / math.log(self.highest / self.lowest)
 
     def inputs(self, u: torch.Tensor, position: torch.Tensor) -> torch.Tensor:
-        """Return inputs (n, n_inputs) at unit rows u (n, r) and `position` (n, 1) of the noise."""
+        """Return inputs (n, n_inputs) at scaled rows u (n, r) and `position` (n, 1) of the noise."""
         waves = [wave(f * u) for f in self._frequencies for wave in (torch.cos, torch.sin)]
         k = torch.arange(1, _N_COSINES + 1, device=u.device, dtype=u.dtype)
         return torch.cat([u, *waves, torch.cos(math.pi * k * position)], dim=1)
@@ -107,7 +108,7 @@ class ScoreNetwork:
     """The score field of a network with given weights; see `ScoreField`."""
 
     shape: NetworkShape
-    layers: Layers  # Its weights and biases
+    layers: Layers  # Weights and biases of each layer
     # (m, r) or (n, 1, r): directions p with sum p p^T = I, the coordinate axes, for the exact
     # divergence; or one random direction for each query with E p p^T = I, for an unbiased estimate
     # (Hutchinson 1990)
@@ -119,7 +120,7 @@ class ScoreNetwork:
         return c * (gain * evaluate(self.layers, self._inputs(c * x, v)) - c * x)
 
     def with_divergence(self, x: torch.Tensor, v: float) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return the score (n, r) and its divergence (n,); no graph is stored."""
+        """Return the score (n, r) and its divergence (n,), without automatic differentiation."""
         c, gain = self._preconditioning(x, v)
         u = c * x
         values, slopes = self._inputs(u, v), self.shape.input_derivatives(u, c * self.directions)
@@ -128,8 +129,8 @@ class ScoreNetwork:
             before = torch.addmm(shift, values, weight)
             gate = torch.sigmoid(before)
             values = before * gate
-            # Inputs that depend on the noise only have derivative zero and are left out of the
-            # first layer's.
+            # In the first layer `slopes` omit the inputs that depend on the noise only, whose
+            # derivatives are zero.
             slopes = slopes @ weight[: slopes.shape[2]]
             slopes = slopes * (gate + values * (1 - gate))[:, None]
         score = c * (gain * torch.addmm(bias, values, last) - u)
@@ -155,9 +156,9 @@ class ScoreNetwork:
 
 @dataclass(frozen=True)
 class AveragedScore:
-    """A score field averaged over nodes, one evaluation for each query and node; see `ScoreField`."""
+    """A score field averaged over offsets (nodes); it evaluates every query at every node."""
 
-    # The field to average; it needs `rows`, since every query is evaluated at all nodes
+    # The field to average; its method `rows` repeats queries, one copy for each node
     field: RowSelectable
     offsets: torch.Tensor  # (M, r): the nodes; their mean is zero
     weights: torch.Tensor  # (M,): positive, summing to one

@@ -23,7 +23,7 @@ from .training import TrainingSettings
 
 
 class ParsedParameters(NamedTuple):
-    """Parameters that were checked."""
+    """The parameters of `NeuralScoreDiffusion` after checks, converted to values."""
 
     backend: Backend
     dtype: str
@@ -39,9 +39,9 @@ class ParsedParameters(NamedTuple):
 
 
 def parse_parameters(params: Mapping[str, Any], n_features: int) -> ParsedParameters:
-    """Check all parameters, passed as the dict of `get_params`."""
+    """Return all parameters, given as the dict of `get_params`, checked and converted."""
     solver = resolve_solver(params["solver"])
-    check_real("sigma", params["sigma"], strict=False, hint="0 is the network as it is.")
+    check_real("sigma", params["sigma"], strict=False, hint="0 leaves its score unsmoothed.")
     metric = check_linear_metric(params["metric"], n_features)
     check_even("n_nodes", params["n_nodes"], MIRRORED)
     check_integer("n_levels", params["n_levels"])
@@ -70,7 +70,7 @@ def parse_parameters(params: Mapping[str, Any], n_features: int) -> ParsedParame
         _layer_sizes(params["hidden_layer_sizes"]),
         check_integer("n_frequencies", params["n_frequencies"], minimum=0),
         fraction if early_stopping else None,
-        # Last: a RandomState is drawn from, which a fit that fails must not do.
+        # Last, since it may draw from a RandomState, which a fit that fails must not change.
         fixed_seed(params["random_state"]),
     )
 

@@ -14,13 +14,13 @@ from ..scores import ScoreField
 from ..solvers._terminal import GaussianTerminal
 from .network import NetworkSchedule, NetworkShape, ScoreNetwork
 
-# Temporaries of the width of a layer that are alive at once.
+# Number of temporaries of the width of a layer that exist at the same time.
 _ALIVE = 4
 
 
 @dataclass(frozen=True)
 class _NetworkFields(NetworkSchedule):
-    """The fields of the network, by noise level or by a noise scale within one."""
+    """The score fields of the network, by the index of a noise level or by a noise scale."""
 
     levels: NoiseLevels
 
@@ -31,10 +31,10 @@ class _NetworkFields(NetworkSchedule):
 
 @dataclass(frozen=True, eq=False)
 class TrainedNetwork:
-    """Weights of a network, and the noise range of its training; a `ScoreSource`.
+    """A `ScoreSource` with the weights of a network and the noise levels of its training.
 
     `scales` (r,) are the standard deviations of the rows along their principal axes. `probes` (k, r) are
-    the directions from which divergences are estimated; None computes them exactly.
+    the directions from which divergences are estimated; with None divergences are exact.
     """
 
     levels: NoiseLevels
@@ -87,7 +87,7 @@ class TrainedNetwork:
         return GaussianTerminal(np.zeros(len(self.scales)), std)
 
     def rows_at_once(self, memory_limit: float) -> int | None:
-        """Return how many rows, with their probes and nodes, fit into a limit in MiB."""
+        """Return how many queries, with their probes and nodes, fit into a limit in MiB."""
         widest = max(max(weight.shape) for weight in self.coefs)
         along = len(self.scales) if self.probes is None else 2 * len(self.probes)
         nodes = self.rule.n_nodes if self.sigma else 1

@@ -1,8 +1,9 @@
 """Training of a score network by denoising score matching over weighted rows.
 
-A row x_0 is noised, x = x_0 + y z, at a scale y drawn uniformly in log y. F is fitted by least squares
-to the value that returns x_0, (x_0 y / s - s z) / sqrt(s^2 + y^2) (Vincent 2011; in the parametrisation
-of Karras et al. 2022, eq. 8). The Gaussian that training starts from has a loss of one at each scale.
+A row x_0 is noised, x = x_0 + y z, at a scale y drawn uniformly in log y. The network F is fitted by
+least squares to the value for which the denoised row D of the module `network` is x_0,
+(x_0 y / s - s z) / sqrt(s^2 + y^2) (Vincent 2011; in the parametrisation of Karras et al. 2022, eq. 8).
+The Gaussian that training starts from has a loss of one at each scale.
 """
 
 from __future__ import annotations
@@ -19,19 +20,19 @@ from .._utils.progress import tracked
 from .._utils.warnings import warn_user
 from .network import NetworkShape, evaluate
 
-# An iteration is one pass over the rows, or this many batches if that is more: few rows are noised
+# An iteration is one pass over the rows, or this many batches if that is more, in which rows are noised
 # several times.
 _MIN_BATCHES = 4
 # The held-out loss is a mean over at least this many noised rows.
 _MIN_HELD_OUT = 1024
 
-# Decay rates and the floor of the step's denominator (Kingma & Ba 2015, alg. 1).
+# Decay rates, and the constant added to the denominator of a step (Kingma & Ba 2015, alg. 1).
 _BETA_1, _BETA_2, _FLOOR = 0.9, 0.999, 1e-8
 
 
 @dataclass(frozen=True)
 class TrainingSettings:
-    """Parameters of the training; they have the names of the estimator's parameters."""
+    """Parameters of the training, named as in the estimator (`learning_rate`: learning_rate_init)."""
 
     max_iter: int
     batch_size: int
@@ -60,13 +61,13 @@ class Outcome:
     """The result of training for some iterations."""
 
     state: TrainingState  # The state after the last iteration
-    # (n_parameters,): the averaged weights: those of the best held-out loss, or the last ones
+    # (n_parameters,): averaged weights of the lowest held-out loss, or the last if no rows are held out
     chosen: np.ndarray
     losses: list[float]  # Mean training loss of each iteration
-    # Loss of the averaged weights on held-out rows after each iteration; empty without such rows
+    # Loss of the averaged weights on held-out rows, if there are any, after each iteration
     held_out_losses: list[float]
-    # start_loss, best_loss: the held-out loss (without such rows, the training loss) at the start,
-    # and its minimum
+    # start_loss, best_loss: the held-out loss (the training loss if no rows are held out) at the
+    # start, and its minimum
     start_loss: float
     best_loss: float
     has_converged: bool  # Whether the loss has stopped decreasing
@@ -85,7 +86,7 @@ class _Noised:
 
 
 def stream(seed: int, purpose: str, iteration: int = 0) -> np.random.Generator:
-    """Return the random generator for one purpose and iteration, whatever was drawn before."""
+    """Return the random generator for one purpose and iteration, independent of earlier draws."""
     purposes = ("weights", "split", "held out", "probes", "noise")
     return np.random.default_rng([seed, purposes.index(purpose), iteration])
 
@@ -113,13 +114,13 @@ def train(
     - `chosen` (n_parameters,): averaged weights of the best iteration so far.
     - `rows` (n, r) and (n,): training rows in the network's coordinates, and their weights, which
       sum to one.
-    - `held_out`: rows and weights that decide which iteration was best; None takes the last one.
+    - `held_out`: rows and weights whose loss selects the best iteration; with None the last is used.
     - `settings`: parameters of the training.
     - `seed`: seed of rows and noise.
 
     Raises ValueError if the loss is not finite.
 
-    Warns if a KeyboardInterrupt ended it; the result up to then is returned.
+    Warns if a KeyboardInterrupt ended the training; the result up to then is returned.
     """
     optimizer = _Adam(shape, state, backend, settings)
     watched = None
@@ -156,8 +157,8 @@ def train(
             if watched is None or watched_loss < best_loss:
                 best = last.average
             best_loss = min(best_loss, watched_loss)
-            # Compared with the loss when the count began, so that many small decreases are
-            # progress.
+            # The loss is compared with that at the last improvement, so that small decreases add up to
+            # an improvement.
             n_since += 1
             if watched_loss < reference - settings.tol:
                 n_since, reference = 0, watched_loss
@@ -234,7 +235,7 @@ def _noised(
     # down.
     steps = (np.arange(n) + rng.uniform()) / n
     rows = rng.permutation(invert_cumulated(np.cumsum(weights), steps))
-    # In every batch, one noise scale from each of `batch_size` equal parts of the range.
+    # Every batch has one noise scale from each of `batch_size` equal parts of the range.
     parts = rng.permuted(np.tile(np.arange(batch_size), (n_batches, 1)), axis=1)
     position = (parts + rng.uniform(size=parts.shape)).reshape(n, 1) / batch_size
     y = shape.lowest * (shape.highest / shape.lowest) ** position

@@ -12,16 +12,16 @@ import torch
 from .validation import check_choice
 
 _DTYPES = {"float64": torch.float64, "float32": torch.float32}
-# Rounding of the largest length, in units of the smallest, that costs less than 0.01 nats.
+# Rounding of the largest length, in units of the smallest, that lowers log-densities by under 0.01 nats.
 _MOST_ROUNDING = 0.02
 
 
 def to_device(array: np.ndarray, device: torch.device, dtype: torch.dtype | None) -> torch.Tensor:
-    """Copy an array to a device without waiting; `dtype` None keeps the array's own type."""
+    """Return a copy of an array on a device, without waiting; None keeps the array's own `dtype`."""
     # Copied, since torch takes no read-only, negatively strided or big-endian arrays.
     native = torch.from_numpy(np.array(array, dtype=array.dtype.newbyteorder("="), order="C"))
     if device.type == "cuda":
-        # Only from pinned memory is the copy asynchronous.
+        # A copy is asynchronous only from pinned memory.
         native = native.pin_memory()
     return native.to(device=device, dtype=dtype, non_blocking=True)
 
@@ -35,7 +35,7 @@ class Backend:
 
     @classmethod
     def from_params(cls, device: Any, dtype: Any) -> Backend:
-        """Resolve the estimator parameters `device` and `dtype`.
+        """Return the backend of the estimator parameters `device` and `dtype`.
 
         Raises TypeError if either is not a string; ValueError if the name is unknown, or the device
         is not present or has no float64.
@@ -76,8 +76,8 @@ class Backend:
     def promote_to_float64(self, smallest: float, largest: float) -> Backend:
         """Return a backend whose dtype represents squares of lengths from `smallest` to `largest`.
 
-        It holds quotients of the squares, and rounds lengths by little against the smallest one. That is
-        this backend, or one in float64 if its range or its precision does not suffice.
+        The dtype also represents quotients of the squares, and its rounding of lengths is small compared
+        with the smallest one. This backend is returned, or one in float64 if its dtype does not suffice.
         """
         limits = torch.finfo(self.dtype)
         fits = smallest**2 > limits.tiny**0.5 and largest**2 < limits.max**0.5
@@ -85,7 +85,7 @@ class Backend:
         return self if fits and is_precise else replace(self, dtype=torch.float64)
 
     def tensor(self, array: Any) -> torch.Tensor:
-        """Copy an array to the device, in the dtype."""
+        """Return a copy of an array on the device, in the dtype."""
         return to_device(np.asarray(array, dtype=np.float64), self.device, self.dtype)
 
     @staticmethod

@@ -1,9 +1,9 @@
 """How precisely each column of a table was recorded: rounding of its floats, unit, ties.
 
 A column is *coarse* if its values are multiples of one unit (counts, measurements to one decimal, also
-after a change of units). m values on a range of K units would all lie within a share delta of a unit of
-such multiples with probability below K (2 delta)^(m - 2) if they were continuous. A unit is accepted
-where this is below 1e-9, so that continuous data of any size, in float64 or float32, have none.
+after a change of units). If m values on a range of K units were continuous, all would be within delta
+units of such multiples with probability below K (2 delta)^(m - 2). A unit is accepted if this is below
+1e-9, so that continuous data of any size, in float64 or float32, have no unit.
 """
 
 from __future__ import annotations
@@ -18,25 +18,25 @@ from .units import column_norms
 
 # A unit is accepted where continuous values would have one with a lower probability.
 _FALSE_ALARM = 1e-9
-# Units finer than this share of the range change no result.
+# Units finer than this fraction of the range would change no result.
 _FINEST = 2.0**-20
-# A remainder below this share of a candidate for the unit is zero.
+# A remainder below this fraction of a candidate for the unit counts as zero.
 _REMAINDER = 0.01
-# With fewer rows, or with few values and hardly any ties, a lattice may be a grid or an accident.
+# With fewer rows, or with few values and few ties, multiples of a unit may be a grid or chance.
 _FEWEST_ROWS = 10
 _FEWEST_VALUES = 20
 _FEWEST_TIES = 0.1
-# `fit` warns of larger units, in standard deviations, and of a value with more weight, if that is also
-# `_ATOM_RATIO` times the weight of any other.
+# `fit` warns of units above `_COARSE` standard deviations, and of a value whose weight is at least
+# `_ATOM` and `_ATOM_RATIO` times that of any other.
 _COARSE = 1 / 3
 _ATOM = 0.2
 _ATOM_RATIO = 4
 _MOST_DESCRIBED = 8
 # `fit` warns of rounding errors of the floats above this, in standard deviations.
 _LOST = 1e-3
-# `fit` warns where values are farther from the median than this multiple of the number of rows, in units
-# of the distance of `_NEAR` of the rows. A column of a Cauchy distribution has such a value with
-# probability 5e-4, whatever the number of rows.
+# `fit` warns if, in one of n rows, a value is farther from the median than `_FAR` n times the distance
+# within which the fraction `_NEAR` of the rows is. A column of a Cauchy distribution has such a value
+# with probability 5e-4, whatever the number of rows.
 _FAR, _NEAR = 100.0, 0.95
 
 
@@ -50,8 +50,8 @@ class ColumnPrecision:
     unit: np.ndarray
     """The unit (d,) of which the values are multiples, up to one offset; 0 where they are continuous."""
     width: np.ndarray
-    """How far apart (d,) values are that were recorded as one: the unit, and half the difference of the
-    values of a column that has two; 0 where they are continuous."""
+    """Widths (d,) of the intervals of values that are recorded as the same value: the unit, or half the
+    difference of the values of a column that has two; 0 for continuous columns."""
     n_values: np.ndarray
     """Number (d,) of distinct values."""
     ties: np.ndarray
@@ -72,10 +72,10 @@ class ColumnPrecision:
         return np.where(width > 0, width, self.std)
 
     def discrete_columns(self, names: np.ndarray | None) -> list[str]:
-        """Describe the columns that are far from continuous, at most eight of them.
+        """Return descriptions of the columns that are far from continuous, at most eight of them.
 
-        These have a unit above a third of their standard deviation, two values, or one value that stands
-        out.
+        These have a unit above a third of their standard deviation, two values, or one value that is
+        far more frequent than all others.
         """
         is_coarse = self.unit > _COARSE * self.std
         is_binary = (self.n_values == 2) & (self.width > 0)
@@ -98,10 +98,10 @@ class ColumnPrecision:
         return described
 
     def rounded_columns(self, points: np.ndarray, names: np.ndarray | None) -> list[str]:
-        """Describe the columns of distinct rows (n, d) that lose digits to the rounding of floats.
+        """Return descriptions of columns of distinct rows (n, d) that lose digits by float rounding.
 
-        These are far from zero beside their standard deviation, and not multiples of a unit. At most
-        eight are described. Weights do not count: one row of most of the weight is no narrow column.
+        Their values are many standard deviations from zero, and not multiples of a unit. At most eight
+        are described. Weights are ignored: a column in which one row has most weight is not narrow.
         """
         std = column_norms(points - points.mean(axis=0)) / np.sqrt(len(points))
         is_rounded = (self.rounding > _LOST * std) & (self.std > 0) & (self.unit == 0)
@@ -115,8 +115,8 @@ class ColumnPrecision:
 def column_precision(points: np.ndarray, weights: np.ndarray) -> ColumnPrecision:
     """Return how precisely the columns of distinct rows (n, d) of weights (n,) were recorded.
 
-    It depends on neither the order of the rows nor the units of the columns, and takes n log n steps a
-    column. A row of weight k and k equal rows are the same.
+    The result depends on neither the order of the rows nor the units of the columns. It takes n log n
+    steps per column. A row of weight k and k equal rows give the same result.
     """
     copies = copies_of(weights)
     share = weights / weights.sum()
@@ -140,13 +140,14 @@ def relative_rounding(points: np.ndarray) -> np.ndarray:
 
 
 def far_columns(points: np.ndarray, weights: np.ndarray, names: np.ndarray | None) -> list[str]:
-    """Describe columns of distinct rows (n, d) with few values far from all others, at most eight.
+    """Return descriptions of columns of distinct rows (n, d) with few values far from all others.
 
-    `weights` (n,) sum to one. Columns most of whose values are equal are not described.
+    At most eight are described. `weights` (n,) sum to one. Columns most of whose values are equal are
+    not described.
     """
     described: list[str] = []
     n_rows = len(points)
-    # Halves, whose differences do not overflow.
+    # Divided by two, so that differences do not overflow.
     for column, values in enumerate((points / 2).T):
         median = np.sort(values)[n_rows // 2]
         distances = np.abs(values - median)
@@ -164,7 +165,7 @@ def far_columns(points: np.ndarray, weights: np.ndarray, names: np.ndarray | Non
 
 
 def copies_of(weights: np.ndarray) -> np.ndarray:
-    """Return how many rows each weight (n,) stands for, if all are multiples of one; else ones."""
+    """Return the number of equal rows for each weight (n,) if all are multiples of a unit; else ones."""
     ordered = np.unique(np.append(weights, 0.0))
     if len(ordered) == 2:
         return np.ones(len(weights), dtype=np.intp)
@@ -177,7 +178,7 @@ def copies_of(weights: np.ndarray) -> np.ndarray:
 def _describe(
     column: np.ndarray, copies: np.ndarray, weights: np.ndarray
 ) -> tuple[float, float, float, int, float, float]:
-    """Return what `ColumnPrecision` holds of one column (n,)."""
+    """Return rounding, unit, width, n_values, ties and atom weight (`ColumnPrecision`) of a column."""
     rounding = _rounding(column)
     values, rows, held = np.sort(column + 0.0), copies, weights
     if np.any(values[1:] == values[:-1]):
@@ -186,7 +187,7 @@ def _describe(
     ties = float(held[rows > 1].sum())
     unit = 0.0
     if ties >= _FEWEST_TIES or len(values) >= _FEWEST_VALUES:
-        # Values such as 0.1 + 0.2 and 0.3 are one.
+        # Values such as 0.1 + 0.2 and 0.3 count as one.
         apart = np.append(True, np.diff(values) > 4 * rounding)
         unit = _lattice(values[apart], 4 * rounding)
     if rows.sum() < _FEWEST_ROWS:
@@ -197,7 +198,7 @@ def _describe(
 
 
 def _atom_weight(held: np.ndarray, rows: np.ndarray) -> float:
-    """Return the weight of a value that stands out, from weights and numbers of rows of each (m,)."""
+    """Return the weight of a far more frequent value, or 0, from weights and counts (m,) of values."""
     if len(held) < 3:
         return 0.0
     heaviest = np.argpartition(held, -2)[-2:]
@@ -213,13 +214,13 @@ def _rounding(column: np.ndarray) -> float:
 
 def _eps(column: np.ndarray) -> float:
     """Return the eps of float32 if all values of a column (n,) are float32 numbers; or of float64."""
-    # Mantissas, and not a conversion, since no unit of a column shall change the result.
+    # Mantissas are compared, not converted values, so that the unit of a column has no effect.
     mantissas = np.frexp(column)[0]
     scaled = mantissas * 2.0**24
     if not np.all(scaled == np.round(scaled)):
         return float(np.finfo(np.float64).eps)
-    # Integers and fractions of two are exact in both formats. Of m rounded numbers all would end in k
-    # zero bits by chance with probability 2^(-k m), which is below 1e-9 for k m = 30.
+    # Integers and fractions of powers of two are exact in both formats. All of m rounded numbers would
+    # end in k zero bits by chance with probability 2^(-k m), which is below 1e-9 for k m = 30.
     n_values = len(np.unique(column[column != 0]))
     n_bits = max(12, 24 - math.ceil(30 / max(n_values, 1)))
     is_short = bool(np.all(np.ldexp(mantissas, n_bits) % 1 == 0))
@@ -235,7 +236,7 @@ def _lattice(values: np.ndarray, noise: float) -> float:
     unit = float(steps.min())
     while unit >= _FINEST * extent and unit > 2 * noise:
         multiples = np.round(steps / unit)
-        # The sum of steps of few units has a smaller error a unit than one remainder.
+        # The sum of all steps of at most 100 units gives the unit more precisely than one remainder.
         few = (multiples <= 100) & (np.abs(steps - unit * multiples) < _REMAINDER * unit)
         if few.any():
             unit = float(steps[few].sum() / multiples[few].sum())

@@ -1,10 +1,10 @@
-"""Rows that are left out, at places where their values may have been before they were rounded.
+"""Left-out rows at values that they may have had before they were rounded.
 
-The likelihood of left-out rows decides scales and metrics. On a lattice it is unbounded: kernels of
-width zero at the values that occur repeatedly. So a left-out row is scored at its recorded values plus
-an offset that is uniform within one unit of each coarse column, while the training rows stay as they
-are. That estimates the likelihood of the values before rounding, and makes bandwidths at least about
-half a unit. The values of a column that has two, such as a dummy variable, are labels and no roundings:
+Scales and metrics are chosen by the likelihood of left-out rows. For rounded values it has no bound: it
+grows as kernels at repeated values get narrower. So a left-out row is scored at its recorded values
+plus an offset that is uniform within one unit of each coarse column, while the training rows are not
+changed. That estimates the likelihood of the values before rounding, and makes bandwidths at least about
+half a unit. The values of a column that has two, such as a dummy variable, are labels and not rounded:
 offsets are uniform within half their difference, since wider ones would smooth the other columns too
 much.
 """
@@ -24,12 +24,12 @@ _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 
 @dataclass(frozen=True)
 class ExcludedRows:
-    """Queries at which left-out rows are scored, and training rows, copies of discrete rows apart."""
+    """Queries at which left-out rows are scored, and training rows, with copies as separate rows."""
 
     point: np.ndarray  # Index (n_rows,) of the distinct row of each training row
     weights: np.ndarray  # Weights (n_rows,) of the training rows; they sum to one
     exclude: np.ndarray
-    """Index (n_queries,) of the training row that a query excludes; also that of its distinct row."""
+    """Index (n_queries,) of the row that a query excludes, the same in training and distinct rows."""
     offsets: np.ndarray
     """Differences (n_queries, d) of the queries from the distinct rows, in units of X."""
     query_weights: np.ndarray  # Weights (n_queries,) of the queries; they sum to one
@@ -62,10 +62,9 @@ def excluded_rows(
 def dequantized(
     points: np.ndarray, weights: np.ndarray, widths: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return rows (m, d) with uniform noise of the widths (d,) of the columns, which may be zero.
+    """Return rows (m, d) plus uniform noise of the columns' `widths` (d,), and their indices (m,).
 
-    Distinct rows (n, d) stand for several rows of the table where all columns are discrete; their
-    indices (m,) are returned, too.
+    Indices are those of distinct rows (n, d), each of which is repeated if all columns are discrete.
     """
     if not widths.any():
         return points, np.arange(len(points))
@@ -76,7 +75,7 @@ def dequantized(
 
 
 def _copies(points: np.ndarray, weights: np.ndarray, widths: np.ndarray) -> np.ndarray:
-    """Return how many rows each distinct row (n, d) stands for that differed before rounding."""
+    """Return how many rows, different before rounding, were recorded as each distinct row (n, d)."""
     if np.all((widths > 0) | (np.ptp(points, axis=0) == 0)):
         return copies_of(weights)
     return np.ones(len(points), dtype=np.intp)
@@ -97,10 +96,9 @@ def _random_offsets(
 ) -> np.ndarray:
     """Return offsets (n_queries, d) of rows `query` that are uniform within the width of each column.
 
-    They are a hash of the ranks of the values and of the `number` (n_queries,) of the draw, so that they
-    move with the columns, and depend on neither the order of rows or columns nor their units. Columns
-    with the same ranks, up to their direction, such as a column in two units, get the same share of
-    their widths.
+    They are a hash of the ranks of the values and of the `number` (n_queries,) of the draw. So they
+    depend on neither the order of rows or columns nor their units, and columns with the same ranks, up
+    to their direction (a column in two units), get the same offsets in units of their widths.
     """
     ranks = np.column_stack([np.unique(column, return_inverse=True)[1] for column in points.T])
     ranks, signs = _oriented(ranks)

@@ -19,7 +19,7 @@ from .shards import ONE_PROCESS, Shards
 class CommonRandomState(np.random.RandomState):
     """Random numbers for m draws of each of several rows, the same ones for every row.
 
-    The first axis whose length is a multiple of m holds the first draws of all rows, then the second.
+    The first axis whose length is a multiple of m has the first draws of all rows, then the second, etc.
     """
 
     def __init__(self, m: int, seed: Any) -> None:
@@ -44,7 +44,7 @@ class CommonRandomState(np.random.RandomState):
 
 
 def invert_cumulated(cumulated: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """Return for each value the first index whose cumulated weight is above it, or the last index."""
+    """Return the first index whose cumulated weight is above each value, or else the last index."""
     return np.searchsorted(cumulated[:-1], values, side="right")
 
 
@@ -55,7 +55,7 @@ def draw_points(
     n: int,
     shards: Shards = ONE_PROCESS,
 ) -> np.ndarray:
-    """Draw n points (n, d) by weights that sum to one over all shards, in the order of processes."""
+    """Return n points (n, d), the same on all shards, drawn by weights of sum one over all shards."""
     cumulated = np.cumsum(weights)
     ends = np.cumsum(shards.gather(cumulated[-1]))
     uniform = rng.uniform(size=n) * ends[-1]
@@ -69,11 +69,11 @@ def draw_points(
 
 
 def choose_in_rows(masses: np.ndarray, rows: np.ndarray, uniform: np.ndarray) -> np.ndarray:
-    """Return for each of `rows` (m,) an index by the masses (n, k), from `uniform` (m,) in [0, 1)."""
+    """Return column indices (m,), drawn by masses (n, k) of `rows` (m,), from `uniform` (m,) < 1."""
     cumulated = masses.cumsum(axis=1)
     cumulated /= cumulated[:, -1:]
     k = cumulated.shape[1]
-    # One sorted sequence for all rows, each in a unit interval of its own.
+    # One sorted sequence for all rows: row i is shifted into [i, i + 1].
     cumulated += np.arange(len(cumulated))[:, None]
     index = np.searchsorted(cumulated.ravel(), rows + uniform, side="right") - rows * k
     return np.clip(index, 0, k - 1)
@@ -87,9 +87,9 @@ def draw_given(
     memory_limit: float,
     periods: np.ndarray | None = None,
 ) -> np.ndarray:
-    """For each row of values (n, k), draw a point's index i by w_i exp(-|value - point_i|^2 / 2).
+    """Return a point's index for each row of values (n, k), drawn by w_i exp(-|value - point_i|^2 / 2).
 
-    Points (n_points, k) hold the given coordinates only; these, the values and the `periods` (k,) of
+    Points (n_points, k) have the given coordinates only; these, the values and the `periods` (k,) of
     coordinates, 0 where one has none, are in units of the noise. `memory_limit` is in MiB.
     """
     uniform = rng.uniform(size=len(values))
@@ -98,7 +98,7 @@ def draw_given(
     order = np.argsort(which, kind="stable")
     ends = np.searchsorted(which[order], np.arange(len(distinct) + 1))
     drawn = np.empty(len(values), dtype=np.intp)
-    # Four matrices of this height are alive at once.
+    # Four arrays of this size exist at once.
     for part in slices(len(distinct), rows_within(32 * len(points), memory_limit)):
         masses = np.exp(log_kernel_weights(distinct[part], points, log_weights, periods))
         rows = order[ends[part.start] : ends[part.stop]]

@@ -37,7 +37,7 @@ _OF_COLUMNS = "n_features_in_", "feature_names_in_", "_column_labels_"
 
 
 def on_one_fit(method: Method) -> Method:
-    """Decorate a query method, so that it uses the state of the estimator at the time of the call.
+    """Return a query method that uses the state of the estimator at the time of the call.
 
     `fit` replaces the whole state by one assignment, so a query in another thread uses the old
     model or the new one, never parts of both. Small queries run on one thread.
@@ -58,7 +58,7 @@ def on_one_fit(method: Method) -> Method:
 
 
 def _number_of(rows: Any, estimator: Any) -> float:
-    """Return the number of rows of a query: a table, the number of draws, or None for all points."""
+    """Return the number of rows of a query; `rows` is a table, a number, or None for all points."""
     if rows is None:
         return len(getattr(estimator, "points_", ()))
     if isinstance(rows, numbers.Real):
@@ -126,7 +126,7 @@ class DensityEstimatorMixin(CallbackSupportMixin, SavedWithVersion, DensityMixin
         -----
         UserWarning
             If rows break relations between columns (constants, copies, totals) that all training rows
-            satisfy: the mean then says little of the other rows.
+            satisfy: their log-densities then dominate the mean.
         """
         check_is_fitted(self)
         rows, weight = weighted_rows(X, sample_weight)
@@ -136,7 +136,7 @@ class DensityEstimatorMixin(CallbackSupportMixin, SavedWithVersion, DensityMixin
                 f"{broken.sum()} of {len(broken)} rows break relations between columns that all "
                 "training rows satisfy (constants, copies, totals), along which the density is as wide "
                 f"as rounding: their log-densities are as low as {log_density[broken].min():.3g}, and "
-                "others are some 20 nats a relation higher than without it. In cross-validation, whose "
+                "those of other rows some 20 nats higher for each relation. In cross-validation, whose "
                 "folds may lack rare values, compare models by DensityStacking(members, combine='best') "
                 "or DensityOutlierDetector(model).fit(X).held_out_log_density_, whose folds have the "
                 "relations of all rows; or drop the column."
@@ -155,12 +155,12 @@ class DensityEstimatorMixin(CallbackSupportMixin, SavedWithVersion, DensityMixin
         validate_data(columns, X, reset=True, skip_check_array=True)
         labels = column_labels(X)
         if not hasattr(columns, "feature_names_in_") and labels is not None:
-            # scikit-learn keeps names that are strings only.
+            # scikit-learn stores names only if all are strings.
             columns._column_labels_ = labels
         self.__dict__ = {**vars(columns), **attributes}
 
     def _sums_per_row(self) -> float:
-        """Return the multiply-adds of one evaluation for each row; inf where other models evaluate."""
+        """Return the multiply-adds of one evaluation per row; inf if other models are evaluated."""
         return math.inf
 
     def _snapshot(self: Self) -> Self:
@@ -185,7 +185,7 @@ class DensityEstimatorMixin(CallbackSupportMixin, SavedWithVersion, DensityMixin
         return self.n_features_in_ if self._table_ is None else len(self._table_.names)
 
     def _check_draw(self, n_samples: Any, random_state: Any) -> tuple[int, np.random.RandomState]:
-        """Return the number of draws, and a generator; None is the estimator's `random_state`."""
+        """Return the number of draws, and a generator, by default of the estimator's `random_state`."""
         check_is_fitted(self)
         own = getattr(self, "random_state", None)
         return check_draw(n_samples, own if random_state is None else random_state)
@@ -194,7 +194,7 @@ class DensityEstimatorMixin(CallbackSupportMixin, SavedWithVersion, DensityMixin
 class DensityOfColumnsMixin(DensityEstimatorMixin):
     """The mixin for densities that have marginals and conditionals of their columns.
 
-    Classes that use it define the first four methods; of a method that they override, none is used.
+    Classes that use it define the first four methods, or override the methods that call them.
     """
 
     def _log_density_of_rows(self, X: np.ndarray, passed: Any) -> np.ndarray:
@@ -226,7 +226,7 @@ class DensityOfColumnsMixin(DensityEstimatorMixin):
         X : array-like of shape (n_samples, n_features)
             Queries.
         given : collection of int or str, default=None
-            Columns, by label or index, on whose values in X the density of the others is conditional.
+            Columns, by label or index: the density is conditional on their values in X.
         columns : collection of int or str, default=None
             Columns whose density is returned. The rest is integrated out, and its values in X, which may
             be missing (NaN), have no effect. None is all columns that are not in `given`.
@@ -245,8 +245,8 @@ class DensityOfColumnsMixin(DensityEstimatorMixin):
             If `given` or `columns` is not a collection of columns.
         ValueError
             If X is not finite or has another number of features, if `given` or `columns` does not fit
-            the columns of X, where given values have density zero, or where the notes of the class say
-            so.
+            the columns of X, if given values have density zero, or in cases that the notes of the class
+            list.
 
         Warns
         -----
@@ -272,21 +272,21 @@ class DensityOfColumnsMixin(DensityEstimatorMixin):
         Parameters
         ----------
         n_samples : int, default=1
-            How many.
+            Number of rows.
         random_state : int, RandomState or None, default=None
             Source of the draws. None is the estimator's own `random_state`, if it has one; where that is
-            None too, every call draws anew. numpy's global state is not touched.
+            None too, every call returns other draws. numpy's global state is not changed.
         given : mapping from column to value, default=None
             Condition the draws on these columns: labels or indices; each value one number in units of X,
             or an array of shape (n_samples,).
         likelihood : LinearObservation or callable, default=None
-            Draw from the posterior, whose density is in proportion to that of the model times this
-            likelihood (`log_evidence` says what it may be). Not together with `given`.
+            Draw from the posterior, whose density is proportional to that of the model times this
+            likelihood (see `log_evidence` for what it may be). Not together with `given`.
 
         Returns
         -------
         ndarray of shape (n_samples, n_features)
-            In units of X, independent of one another; given columns hold what was given.
+            In units of X, independent of one another; given columns have the given values.
 
         Raises
         ------
@@ -294,13 +294,13 @@ class DensityOfColumnsMixin(DensityEstimatorMixin):
             If `fit` was not called.
         TypeError, ValueError
             If `n_samples` is not a positive integer, `random_state` is not a seed, `given` does not fit
-            the columns or has values of density zero, or where the notes of the class say so.
+            the columns or has values of density zero, or in cases that the notes of the class list.
 
         Warns
         -----
         UserWarning
-            With `given` or `likelihood`, if that is far from all training rows, or draws rest on few
-            proposals.
+            With `given` or `likelihood`, if that is far from all training rows, or if few proposals
+            have nearly all of the weight.
         """
         n, rng = self._check_draw(n_samples, random_state)
         if likelihood is not None:
@@ -339,7 +339,7 @@ class DensityOfColumnsMixin(DensityEstimatorMixin):
 
 
 class DistanceDensityMixin(DensityOfColumnsMixin):
-    """The mixin for densities that compute distances between rows: their squares must be finite."""
+    """The mixin for densities that compute distances between rows, whose squares must be finite."""
 
     points_: Any  # (n_points, n_features)
     weights_: Any  # (n_points,)
@@ -426,5 +426,5 @@ class DistanceDensityMixin(DensityOfColumnsMixin):
         return conditions
 
     def _check_range(self, name: str, rows: np.ndarray) -> None:
-        """Raise ValueError if rows (n, d) are so far that squares of distances would overflow."""
+        """Raise ValueError if rows (n, d) are so far apart that squares of distances would overflow."""
         check_size(name, rows)

@@ -76,7 +76,7 @@ def resolve_scored_columns(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return indices of the columns to score (None is all that are not given), and of given ones.
 
-    Raises as `resolve_columns`; also if a column is both, if all are given, or none is to score.
+    Raises as `resolve_columns`; also if a column is in both, if all are given, or `columns` is empty.
     """
     none = np.array([], dtype=np.intp)
     given_columns = none if given is None else resolve_columns("given", given, labels, d)

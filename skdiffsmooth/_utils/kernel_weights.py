@@ -11,7 +11,7 @@ from .periods import wrapped
 
 # Images of a kernel at whole periods are left out where they are below exp(-LOG_EPS) of the nearest.
 LOG_EPS = math.log(1e10)
-# Scales in periods from which on a wrapped kernel is uniform, up to a share of 2 exp(-2 pi^2) = 5e-9.
+# Scale, in periods, above which a wrapped kernel is uniform, up to a fraction 2 exp(-2 pi^2) = 5e-9.
 UNIFORM = 1.0
 
 
@@ -23,7 +23,7 @@ def log_wrapped_kernel(u: np.ndarray, period: float, scale: float) -> np.ndarray
     turns = np.abs(u) / period
     others = np.zeros_like(turns)
     for k in range(1, math.ceil(0.5 + math.sqrt(0.25 + 2 * ratio**2 * LOG_EPS)) + 1):
-        # Relative to the nearest image; |u| is at most half a period, so that no exponent is positive.
+        # Images relative to the nearest one: |u| is at most half a period, so no exponent is positive.
         others += np.exp(-k * (k - 2 * turns) / (2 * ratio**2))
         others += np.exp(-k * (k + 2 * turns) / (2 * ratio**2))
     return np.log1p(others) - (turns / ratio) ** 2 / 2

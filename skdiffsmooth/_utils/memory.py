@@ -11,7 +11,7 @@ def rows_within(bytes_per_row: int, memory_limit: float) -> int:
 
 
 def rows_that_fit(bytes_per_row: int, memory_limit: float) -> int:
-    """Return how many rows have temporaries that fit into `memory_limit` MiB, if one row's do."""
+    """Return how many rows have temporaries that fit into `memory_limit` MiB; ValueError if none."""
     check_fits(bytes_per_row, memory_limit, "one row")
     return int(memory_limit * 2**20 // bytes_per_row)
 
@@ -26,12 +26,12 @@ def check_fits(n_bytes: int, memory_limit: float, what: str) -> None:
 
 
 def slices(length: int, step: int) -> Iterator[slice]:
-    """Cut range(length) into consecutive slices of at most `step` indices, and of at least one."""
+    """Yield consecutive slices of range(length), each of at least one and at most `step` indices."""
     step = max(1, step)
     for start in range(0, length, step):
         yield slice(start, min(start + step, length))
 
 
 def slices_within(n_rows: int, bytes_per_row: int, memory_limit: float) -> Iterator[slice]:
-    """Cut rows, or none, into slices (one at least) whose temporaries fit into `memory_limit` MiB."""
+    """Return slices of rows, at least one, whose temporaries fit into `memory_limit` MiB."""
     return slices(max(n_rows, 1), rows_within(bytes_per_row, memory_limit))

@@ -4,12 +4,12 @@ Three kinds of copies are recognised:
 
 1. rows that differ only in columns that are constant up to rounding;
 2. a row that is exactly the float32 rounding of another row;
-3. a row that is at least 1e4 times nearer to its c nearest rows than to all others. Where a density is
-   smooth, a row is q times nearer to one than to the next with probability q or less, so that s pairs
-   among n rows all are so by chance with probability at most (e n q / s)^s. Copies are accepted where
-   this is below 1e-6.
+3. a row that is at least 1e4 times nearer to its c nearest rows, for some c, than to all others. Where a
+   density is smooth, the distance to one row is less than q times that to the next with probability q or
+   less, so that this is true of s of n rows by chance with probability at most (e n q / s)^s. Copies are
+   accepted where this is below 1e-6.
 
-Few tight clusters far apart are no copies: a row has at most 31 copies, and five groups must remain.
+Few tight clusters far apart are not copies: a row has at most 31 copies, and five groups must remain.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ from scipy.spatial import cKDTree
 
 from .column_precision import has_extent
 
-# Distances of copies are below this share of the distance to the next row.
+# Distances of copies are below this fraction of the distance to the next row.
 _LARGEST_SHARE = 1e-4
-# Gaps are those of copies where smooth data would have them with a lower probability than this.
+# Gaps are taken for those of copies if smooth data would have them with a probability below this.
 _FALSE_ALARM = 1e-6
 _MOST_NEIGHBORS = 32
 _FEWEST_GROUPS = 5
-# Gaps below this share are those of copies if other gaps of the same length certainly are.
+# A gap below this fraction also marks copies, if their distance is at most that of certain copies.
 _LARGEST_SHARE_OF_LENGTH = 1e-2
-# Fewest and most rows that are searched for copies first; all rows are only if some have any.
+# Fewest and most rows that are searched for copies first; all rows are searched if some have copies.
 _ROWS = 100, 2000
 _MOST_DISTANCES = 2e8
 
@@ -57,7 +57,7 @@ def near_rows(points: np.ndarray, *, by_column: bool) -> tuple[np.ndarray, float
     if n_groups < _FEWEST_GROUPS:
         return nothing
     first, group = np.unique(label[index], return_index=True, return_inverse=True)[1:]
-    # In the order of their first rows, which are sorted.
+    # Groups are numbered in the order of their first rows.
     rank = np.empty(n_groups, dtype=np.intp)
     rank[np.argsort(first)] = np.arange(n_groups)
     lengths = np.linalg.norm(z[pairs[:, 0]] - z[pairs[:, 1]], axis=1)
@@ -68,8 +68,8 @@ def near_rows(points: np.ndarray, *, by_column: bool) -> tuple[np.ndarray, float
 def representatives(points: np.ndarray, group: np.ndarray) -> np.ndarray:
     """Return the index (n_groups,) of the row that remains of each group of distinct rows (n, d).
 
-    It is the one whose values most rows have, so that a column of few values keeps these, whatever the
-    order of the columns; then one that is no rounding to float32; then the first.
+    It is the one whose values are most frequent in the columns, so that a column of few values keeps
+    these; among equals, one that is not rounded to float32; then the first.
     """
     common = np.zeros(len(points), dtype=np.intp)
     for column in points.T:
@@ -108,7 +108,7 @@ def _scaled(points: np.ndarray, *, by_column: bool) -> np.ndarray:
     # Powers of two, so that squares of 1e150 do not overflow, and columns keep all their digits.
     exponents = np.frexp(np.abs(points).max(axis=0))[1]
     z = np.ldexp(points, -exponents)
-    # A value and not the mean, so that a far row costs the others no digits.
+    # The median is subtracted, not the mean, so that other rows lose no digits by a far row.
     z -= np.partition(z, len(z) // 2, axis=0)[len(z) // 2]
     z[:, ~has_extent(points)] = 0.0
     if not by_column:
@@ -133,7 +133,7 @@ def _float32_pairs(points: np.ndarray) -> np.ndarray:
 
 
 def _near_pairs(z: np.ndarray) -> np.ndarray:
-    """Return pairs (k, 2) of rows of z (n, d) that a gap in the distances separates from others."""
+    """Return pairs (k, 2) of rows of z (n, d) that are copies, found by gaps in the distances."""
     tree = cKDTree(z)
     n_rows = int(np.clip(_MOST_DISTANCES / z.size, *_ROWS))
     rows = np.linspace(0, len(z) - 1, min(len(z), n_rows)).round().astype(np.intp)
@@ -153,7 +153,7 @@ def _near_pairs(z: np.ndarray) -> np.ndarray:
 class _Gaps(NamedTuple):
     """The widest gap among the distances of each of n rows to its nearest neighbours."""
 
-    share: np.ndarray  # The distance (n,) before the gap over that behind it
+    share: np.ndarray  # Ratio (n,) of the distance before the gap to the one after it
     length: np.ndarray  # The distance (n,) before the gap
     n_copies: np.ndarray  # Number (n,) of neighbours before the gap
     neighbors: np.ndarray  # Indices (n, k) of the neighbours, by distance
@@ -169,7 +169,7 @@ def _gaps(tree: cKDTree, queries: np.ndarray) -> _Gaps:
 
 
 def _longest_copy(gaps: _Gaps) -> float:
-    """Return the largest distance of a row from a copy of it beyond doubt, or 0."""
+    """Return the largest distance between rows that certainly are copies, or 0."""
     order = np.argsort(gaps.share, kind="stable")
     share = gaps.share[order]
     # Each of a group of copies has the same gap.

@@ -26,7 +26,7 @@ def results_of(calls: Sequence[Any], n_jobs: int | None, task: str) -> list[Any]
 def over_workers(
     n_jobs: int | None, work: Callable[..., np.ndarray], *arrays: np.ndarray, **shared: Any
 ) -> np.ndarray:
-    """Apply `work` to parts of the rows of `arrays`, one part a worker, and join the results."""
+    """Return the joined results of `work` on parts of the rows of `arrays`, one part per worker."""
     n_parts = min(effective_n_jobs(n_jobs), len(arrays[0]))
     if n_parts == 1:
         return work(*arrays, **shared)

@@ -14,7 +14,7 @@ from .validation import check_real
 from .warnings import warn_user
 
 _EPS = float(np.finfo(np.float64).eps)
-# Values that are rounded by more than this share of a period hold no phase.
+# Values that are rounded by more than this fraction of a period have no meaningful phase.
 _LARGEST_ROUNDING = 1e-6
 _TURN = 2 * math.pi
 _EXAMPLE = "such as {'hour': 24} or {0: 360}"
@@ -29,8 +29,7 @@ def column_labels(X: Any) -> np.ndarray | None:
 def resolve_periods(periods: Any, labels: np.ndarray | None, d: int) -> np.ndarray | None:
     """Return the period (d,) of each column, 0 where it has none; None where no column has one.
 
-    `periods` maps labels or indices to numbers. Raises TypeError or ValueError for what it may not
-    hold.
+    `periods` maps labels or indices to numbers. Raises TypeError or ValueError if it is not valid.
     """
     if periods is None:
         return None

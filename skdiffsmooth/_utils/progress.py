@@ -1,8 +1,8 @@
 """Progress of long calls: lines of the logging module, or a bar of tqdm, and scikit-learn's callbacks.
 
-Loops report how much of them is done, however deep they are nested: a loop of n rounds whose k-th has
-done a share s has done (k + s) / n. From the share of a whole call follows the time that is left. No
-result depends on any of this.
+Loops report the fraction of them that is done, also when they are nested: if k of n rounds are done, and
+a fraction s of the next one, the fraction is (k + s) / n. The time that is left is estimated from the
+fraction of the whole call. No result depends on any of this.
 
 Lines of ``verbose=1`` go to the logger "skdiffsmooth.progress": to the handlers that the program has
 set up, or else to the standard error stream. A call of one minute or more is announced to
@@ -30,16 +30,16 @@ try:  # scikit-learn 1.9, where it is experimental
 except ImportError:
 
     class CallbackSupportMixin:  # type: ignore[no-redef]
-        """Nothing, since this scikit-learn has no callbacks."""
+        """An empty mixin, since this scikit-learn has no callbacks."""
 
     def with_callbacks(method: Method) -> Method:
-        """Return the method."""
+        """Return the method unchanged."""
         return method
 
 
 # Seconds before the first line and between lines; most lines of a long call.
 _FIRST, _INTERVAL, _INTERVALS = 1.0, 5.0, 20
-# Seconds of a call from which on it is announced, and after which its time is estimated.
+# A call of more than `_LONG` seconds is announced, as estimated after `_ESTIMATED_AFTER` seconds.
 _LONG, _ESTIMATED_AFTER = 60.0, 2.0
 _ANNOUNCED = logging.getLogger("skdiffsmooth")
 _LINES = logging.getLogger("skdiffsmooth.progress")
@@ -60,12 +60,12 @@ _LINES.addHandler(_OnStandardError())
 
 
 def log_line(text: str) -> None:
-    """Log a line of progress, which the user wants to see."""
+    """Log a line of progress, at the level INFO."""
     _LINES.info("%s", text)
 
 
 class _Progress:
-    """Share of a call that is done, and when to report it."""
+    """The fraction of a call that is done, and when it was last reported."""
 
     def __init__(self, label: str, verbose: int) -> None:
         self.verbose = verbose
@@ -77,12 +77,12 @@ class _Progress:
         self._bar = _bar(label) if verbose else None
 
     def report(self) -> None:
-        """Report the share of the call that is done, if it is time."""
+        """Report the fraction of the call that is done, if the last report is long enough ago."""
         share, width = 0.0, 1.0
         for loop in self.loops:
             share += width * min(loop.done / loop.total, 1.0)
             width *= loop.size / loop.total
-        # A round of several loops begins anew with each of them.
+        # Each of several loops in a round starts at zero again; the reported fraction must not decrease.
         self._share = max(self._share, min(share, 1.0))
         now = time.perf_counter()
         spent = now - self._began
@@ -123,7 +123,10 @@ _TASK: ContextVar[tuple[Any, Any] | None] = ContextVar("_TASK", default=None)
 
 @contextmanager
 def reporting(owner: Any, action: str, n_rows: float) -> Iterator[None]:
-    """Report the progress of the outermost call, a method of `owner`, as its `verbose` says."""
+    """Within the block, report the progress of a call of a method of `owner`, if it is the outermost.
+
+    The attribute `verbose` of `owner` decides how.
+    """
     verbose = check_integer("verbose", getattr(owner, "verbose", 0), minimum=0)
     outer = _PROGRESS.get()
     if outer is not None and (outer.verbose or not verbose):
@@ -142,7 +145,7 @@ def reporting(owner: Any, action: str, n_rows: float) -> Iterator[None]:
 
 
 class Loop:
-    """Counts the rounds of a loop; call it after each. `size` is that of the present round."""
+    """A counter of the rounds of a loop, called after each; `size` is the size of the present round."""
 
     def __init__(self, total: float) -> None:
         self.done, self.total, self.size = 0.0, float(total), 1.0
@@ -156,7 +159,7 @@ class Loop:
 
 @contextmanager
 def counted(total: float, task: str = "") -> Iterator[Loop]:
-    """Give a loop of rounds whose sizes add up to `total`; callbacks get those with a `task`."""
+    """Yield a `Loop` whose rounds have sizes of sum `total`; with a `task`, callbacks get the rounds."""
     loop, progress, of_fit = Loop(total), _PROGRESS.get(), _TASK.get()
     if progress is None or total <= 0:
         yield loop
@@ -177,7 +180,7 @@ def counted(total: float, task: str = "") -> Iterator[Loop]:
 
 @contextmanager
 def _subtask(of_fit: tuple[Any, Any] | None, task: str) -> Iterator[Callable[[], None]]:
-    """Give a function to call after each round of a loop, which passes it on to callbacks."""
+    """Yield a function to call after each round of a loop, which reports the round to callbacks."""
     if of_fit is None:
         yield lambda: None
         return
@@ -195,7 +198,7 @@ def _subtask(of_fit: tuple[Any, Any] | None, task: str) -> Iterator[Callable[[],
 
 
 def tracked(items: Sequence[Item], task: str = "") -> Iterator[Item]:
-    """Iterate over items, and report after each of them, unless there is one only."""
+    """Yield the items, and report progress after each of them, unless there is only one."""
     if len(items) == 1 and not task:
         yield items[0]
         return
@@ -206,7 +209,7 @@ def tracked(items: Sequence[Item], task: str = "") -> Iterator[Item]:
 
 
 def reports_fit(method: Method) -> Method:
-    """Decorate `fit`, so that `verbose` and scikit-learn's callbacks report its progress."""
+    """Return `fit` with reports of its progress, by `verbose` and by scikit-learn's callbacks."""
 
     def with_task(self: Any, X: Any, *args: Any, **kwargs: Any) -> Any:
         with _task_of(self, X):
@@ -215,7 +218,7 @@ def reports_fit(method: Method) -> Method:
     @wraps(method)
     def fit(self: Any, X: Any, *args: Any, **kwargs: Any) -> Any:
         with reporting(self, "fit", number_of_rows(X)):
-            # Without callbacks no frame of scikit-learn is between the user's line and a warning.
+            # Without callbacks scikit-learn's wrapper is not used: warnings then show the user's line.
             is_plain = not (
                 hasattr(self, "_skl_callbacks") or hasattr(self, "_parent_callback_ctx")
             )

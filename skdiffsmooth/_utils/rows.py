@@ -27,7 +27,7 @@ _RELATION = 1e-10
 
 @dataclass(frozen=True, eq=False)
 class WholeTable:
-    """All rows of a table, of which folds and members or classes are parts."""
+    """All rows of a table, of which the training rows of folds, members or classes are parts."""
 
     points: np.ndarray
     """Distinct rows (n_points, d)."""
@@ -44,8 +44,8 @@ class WholeTable:
         precision = column_precision(self.points, self.weights)
         if not self.has_classes:
             return precision
-        # All classes have one width for a column that is constant in some: half a step, or half the
-        # difference of its two values.
+        # All classes have the same width for a column that is constant in some: half a step, or half
+        # the difference of its two values.
         unit = np.maximum(precision.unit, precision.width)
         return replace(precision, unit=unit, std=np.zeros(len(unit)))
 
@@ -56,12 +56,12 @@ class WholeTable:
 
 
 _WHOLE_TABLE: ContextVar[WholeTable | None] = ContextVar("_WHOLE_TABLE", default=None)
-# Returns the table whose parts all rows are, or None.
+# Returns the table of which training rows are parts at present, or None.
 whole_table = _WHOLE_TABLE.get
 
 
 def shared_relations(periods: np.ndarray | None) -> WholeTable | None:
-    """Return the table whose relations rows with periods (d,) share as a part of it, or None."""
+    """Return the table of which rows are a part with the same relations, or None; periods are (d,)."""
     table = whole_table()
     if table is None or table.has_classes:
         return None
@@ -72,7 +72,7 @@ def shared_relations(periods: np.ndarray | None) -> WholeTable | None:
 
 @contextmanager
 def parts_of_table(table: WholeTable | None) -> Iterator[None]:
-    """Within the block, treat training rows as parts of a table, or, with None, as tables."""
+    """Within the block, treat training rows as parts of a table, or, with None, as whole tables."""
     token = _WHOLE_TABLE.set(table)
     try:
         yield
@@ -101,7 +101,7 @@ def take(rows: Any, which: np.ndarray) -> Any:
 
 
 def sum_of_weights(sample_weight: Any, n: int) -> float:
-    """Return the sum of checked weights of n rows, their number without weights; inf if it overflows."""
+    """Return the sum of checked weights of n rows, or n without weights; inf if the sum overflows."""
     with np.errstate(over="ignore"):
         return float(np.sum(check_sample_weight(sample_weight, n)))
 
@@ -113,7 +113,7 @@ def weighted_rows(X: Any, sample_weight: Any) -> tuple[Any, np.ndarray | None]:
     weight = check_sample_weight(sample_weight, _num_samples(X))
     weight = weight / weight.max()
     (kept,) = np.nonzero(weight)
-    # All rows are passed on as they are: a list, or a tensor that must be refused.
+    # If all rows are kept, X is returned as it is: a list, or a tensor that a later check refuses.
     rows = X if len(kept) == len(weight) else _safe_indexing(X, kept)
     return rows, weight[kept]
 
@@ -137,13 +137,13 @@ class TrainingRows:
     precision: ColumnPrecision
     """How precisely the columns were recorded."""
     whole: WholeTable
-    """The distinct rows, for parts of them."""
+    """The distinct rows as a table, of which folds are parts."""
     periods: np.ndarray | None = None
     """Period (d,) of each column, 0 where it has none; None where no column has one."""
 
     @classmethod
     def of(cls, X: Any, sample_weight: Any, owner: Any, periods: Any = None) -> TrainingRows:
-        """Check rows and weights, and find equal rows; messages name the estimator `owner`.
+        """Return checked rows and weights, with equal rows found; messages name the estimator `owner`.
 
         `periods` maps columns to their periods, as users pass it; values are reduced to one period.
         """
@@ -182,7 +182,7 @@ class TrainingRows:
 
         Raises TypeError or ValueError if `cv` is none of these, or tests no row, or a row twice.
 
-        Warns if there are fewer distinct rows, or groups, than folds, which are then as many.
+        Warns if there are fewer distinct rows, or groups, than folds; their number is then used.
         """
         if isinstance(cv, numbers.Number):
             return self._shuffled_folds(check_integer("cv", cv, minimum=2), groups)
@@ -217,7 +217,7 @@ class TrainingRows:
 
     def _shuffled_folds(self, n_folds: int, groups: Any) -> list[tuple[np.ndarray, np.ndarray]]:
         """Return shuffled folds of the distinct rows, or of groups of rows."""
-        # Here and not above: loading it takes half as long as the whole of this package.
+        # Imported here, since it takes half as long to import as the whole of this package.
         from sklearn.model_selection import KFold
 
         label = self.group if groups is None else _group_labels(groups, self.kept)
@@ -238,7 +238,7 @@ class TrainingRows:
 def row_order(points: np.ndarray) -> np.ndarray:
     """Return an order (n,) of distinct rows that is the same for all linear maps of their columns.
 
-    So it depends on neither their units nor their order, and copies and totals do not change it.
+    So it depends on neither units nor order of the columns, and copies and totals do not change it.
     """
     columns = points[:, has_extent(points)]
     # Powers of two, so that squares are finite.
@@ -247,7 +247,7 @@ def row_order(points: np.ndarray) -> np.ndarray:
     columns /= np.sqrt(np.mean(columns**2, axis=0))
     whitened, lengths, _ = np.linalg.svd(columns, full_matrices=False)
     whitened = whitened[:, lengths > _RELATION * lengths.max(initial=0.0)]
-    # So few rows are the corners of a simplex.
+    # So few rows, whitened, are the corners of a simplex, all equally far from the mean.
     return order_from_center(columns if whitened.shape[1] >= len(points) - 1 else whitened)
 
 
@@ -332,7 +332,7 @@ class MergedRows:
     index: np.ndarray
     """Index (n_samples,) of the distinct row of each row; -1 for weight zero."""
     n_near: int
-    """How many rows were merged into others that differ from them by rounding."""
+    """Number of rows that were merged into others from which they differ by rounding."""
     distance: float
     """The largest distance from a merged row to its nearest row, relative to that of distinct rows."""
     periods: np.ndarray | None = None
@@ -340,7 +340,7 @@ class MergedRows:
 
     @cached_property
     def precision(self) -> ColumnPrecision:
-        """How precisely the columns were recorded; of a part, those of the whole table."""
+        """How precisely the columns were recorded, in the whole table if the rows are a part of one."""
         table = whole_table()
         if table is None:
             return column_precision(self.points, self.weights)
@@ -351,19 +351,19 @@ class MergedRows:
 
     @property
     def whole(self) -> WholeTable | None:
-        """The table of which these rows are a part that shares its relations, or None."""
+        """The table of which these rows are a part with the same relations, or None."""
         return shared_relations(self.periods)
 
     def warn(self, names: np.ndarray | None = None, *, sets_scales: bool = False) -> None:
-        """Warn, once in a call of the user, of copies and of columns that are not continuous.
+        """Warn, once per call of the user, of copies and of columns that are not continuous.
 
-        With `sets_scales`, also of values far from all others, which scales that are chosen serve, too.
+        With `sets_scales`, also of values far from all others, by which the chosen scales are affected.
         """
         self.warn_of_near_rows()
         if sets_scales and (described := far_columns(self.points, self.weights, names)):
             warn_of_table(
                 f"values of X are far from all others: {'; '.join(described)}. A bandwidth that is "
-                "chosen serves them too, so that log-densities of the other rows are too low: by tenths "
+                "chosen must suit them, too, so log-densities of the other rows are too low: by tenths "
                 "of a nat where the column is mapped (see warp_), and by many nats elsewhere. Drop rows "
                 "that are errors of recording, take the logarithm of the column, or pass numbers for "
                 "bandwidth and sigma."
@@ -371,8 +371,8 @@ class MergedRows:
         if described := self.precision.rounded_columns(self.points, names):
             warn_of_table(
                 f"values of X are rounded by their storage as floats: {'; '.join(described)}. The lost "
-                "digits would change the density. Subtract a constant that is near the values "
-                "(of times the first one) before they are converted to floats."
+                "digits would change the density. Subtract a constant near the values (for times, the "
+                "first one) before they are converted to floats."
             )
         described = self.precision.discrete_columns(names)
         if described:
@@ -383,7 +383,7 @@ class MergedRows:
             )
 
     def warn_of_near_rows(self) -> None:
-        """Warn, once in a call of the user, if rows were merged that are not exactly equal."""
+        """Warn, once per call of the user, if rows were merged that are not exactly equal."""
         if self.n_near:
             warn_of_table(
                 f"{self.n_near} rows of X equal another row up to rounding (at most "
@@ -400,12 +400,12 @@ def merge_duplicates(X: np.ndarray, weight: np.ndarray) -> tuple[np.ndarray, np.
 
 
 def merge_rows(X: np.ndarray, weight: np.ndarray, *, by_column: bool = True) -> MergedRows:
-    """Merge rows that are equal, exactly or up to rounding; those of weight zero are left out.
+    """Return the distinct rows of positive weight; equal ones, exactly or up to rounding, are merged.
 
     A row of weight k and k equal rows are the same data. Merging makes results agree to the last bit,
     makes the fit independent of the order of the rows, and turns leave-one-out into leave-one-value-out,
-    which stays finite on rounded data. Of nearly equal rows (see `near_rows`) the one remains whose
-    values most rows have.
+    which stays finite on rounded data. Of nearly equal rows (see `near_rows`) the one remains that has
+    the most frequent values.
 
     - `X` (n_samples, d): training rows.
     - `weight` (n_samples,): checked weights.
@@ -431,7 +431,7 @@ def _merge_equal(X: np.ndarray, weight: np.ndarray) -> tuple[np.ndarray, np.ndar
     # Weights of 1e300 must not overflow in their sum; a power of two scales them without rounding.
     scaled = np.ldexp(weight[kept], -np.frexp(weight.max())[1])
     weights = np.bincount(inverse, weights=scaled, minlength=len(points))
-    # A weight underflows beside one 300 orders of magnitude larger, and is negligible in every sum.
+    # A weight underflows if another is 300 orders of magnitude larger; it is negligible in every sum.
     positive = weights > 0
     index = np.full(len(X), -1)
     index[kept] = np.where(positive, np.cumsum(positive) - 1, -1)[inverse]
@@ -441,10 +441,10 @@ def _merge_equal(X: np.ndarray, weight: np.ndarray) -> tuple[np.ndarray, np.ndar
 def split_off_copies(
     points: np.ndarray, weights: np.ndarray, own_weights: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return weighted points (n_split, d) in which a part of each point's weight is one of its own.
+    """Return points (n_split, d) and weights, with each point split into two of the same values.
 
-    The first n_points are the points with `own_weights`, the others those of which some weight is
-    left. Where point i is excluded, the other copies of a row remain.
+    The first n_points have `own_weights`, the others have the remaining weights if not zero. If
+    point i is excluded, its rest (the other copies of the row) remains.
     """
     rest = weights - own_weights
     has_rest = rest > 0

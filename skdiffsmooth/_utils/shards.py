@@ -24,7 +24,7 @@ Result = TypeVar("Result")
 
 
 class Shards:
-    """Exchange of values between processes; this one is for rows that are all in this process."""
+    """Exchange of values between processes; this class is for a single process with all rows."""
 
     alone = True
     rank = 0
@@ -50,7 +50,7 @@ class Shards:
         return max(self.gather(value))
 
     def together(self, check: Callable[..., Result], *args: Any) -> Result:
-        """Return check(*args); an error on one process is raised on all, which would wait for it."""
+        """Return check(*args); an error on one process is raised on all, so that none waits for it."""
         failure: Exception | None = None
         try:
             result = check(*args)
@@ -79,7 +79,7 @@ class Shards:
     def normalize(self, weights: np.ndarray, X: Any, sample_weight: Any) -> np.ndarray:
         """Return weights of the rows of X that sum to one over all processes, or raise ValueError.
 
-        Weights of a process that are negligible beside those of another are an error.
+        Weights of a process that are negligible compared with those of another are an error.
         """
         if self.alone:
             return weights
@@ -124,7 +124,7 @@ class ProcessGroup(Shards):
 
 
 def resolve_shards(shards: Any) -> Shards:
-    """Return the exchange of values that the parameter `shards` names: "distributed" or None."""
+    """Return the exchange of values for the parameter `shards`, which is "distributed" or None."""
     if shards is None:
         return ONE_PROCESS
     hint = "Or pass None, if all training rows are in this process."

@@ -16,15 +16,15 @@ from functools import cache
 import torch
 from threadpoolctl import ThreadpoolController
 
-# Multiply-adds of a step that take some milliseconds on one thread. Below, threads save less than what
-# waiting for them costs on a busy host.
+# Multiply-adds of a step that take some milliseconds on one thread. With fewer, several threads save
+# less time than is lost by waiting for them on a busy host.
 _SMALL = 2**25
 
 
 @contextmanager
 def threads_for(size: float) -> Iterator[None]:
-    """Run the body on one thread if `size`, the multiply-adds of one step, is small."""
-    # Before anything else, since torch sets the threads of a thread that is new to it at its first call.
+    """Within the block, use one thread if `size`, the multiply-adds of one step, is small."""
+    # torch is called before limits are set, since its first call in a new thread sets the limit there.
     if torch.get_num_threads() == 1 or size > _SMALL:
         yield
         return
@@ -41,7 +41,7 @@ def threads_for(size: float) -> Iterator[None]:
 def _setters() -> list[Callable[[int], int]]:
     """Return functions that limit the calling thread and return its former limit."""
     setters = [_openmp_setter(library) for library in _openmp_libraries()]
-    # Torch sets the limit of the MKL beside that of OpenMP, and MKL prefers its own.
+    # Torch sets a limit of MKL in addition to that of OpenMP, and MKL uses its own.
     mkl = getattr(ctypes.CDLL(torch._C.__file__), "MKL_Set_Num_Threads_Local", None)
     return setters if mkl is None else [*setters, mkl]
 
@@ -64,7 +64,7 @@ def _openmp_libraries() -> list[ctypes.CDLL]:
 
 
 def _use_one_thread_after_fork() -> None:
-    """Set one thread, since a child has none of the threads that its parent's OpenMP would wait for."""
+    """Set one thread, since a forked child lacks the threads for which OpenMP would wait."""
     torch.set_num_threads(1)
     for library in _openmp_libraries():
         library.omp_set_num_threads(1)

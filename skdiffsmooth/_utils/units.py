@@ -6,14 +6,14 @@ import math
 
 import numpy as np
 
-# Sizes up to a million either way are left as they are; in float32 their fourth powers are finite.
+# Sizes from 1e-6 to 1e6 are left as they are; in float32 their fourth powers are finite.
 _ORDINARY = 20
 
 
 def unit_for(size: float, ordinary: int = _ORDINARY) -> float:
     """Return the largest power of two up to a size >= 0, or 1 for ordinary sizes and for 0.
 
-    Sizes up to 2^ordinary either way are ordinary.
+    Sizes from 2^-ordinary to 2^ordinary are ordinary.
     """
     exponent = math.frexp(size)[1] - 1
     return 1.0 if abs(exponent) <= ordinary else math.ldexp(1.0, exponent)
@@ -26,7 +26,7 @@ def common_unit(rows: np.ndarray, ordinary: int = _ORDINARY) -> float:
 
 
 def column_norms(matrix: np.ndarray) -> np.ndarray:
-    """Return the Euclidean norms of the columns of a matrix, of whatever size they are."""
+    """Return the Euclidean norms of the columns of a matrix, without overflow or underflow."""
     units = [unit_for(size) for size in np.abs(matrix).max(axis=0, initial=0.0)]
     return units * np.linalg.norm(matrix / units, axis=0)
 

@@ -17,7 +17,7 @@ import numpy as np
 LARGEST = 1e150
 # Differences and sums of larger values may overflow.
 LARGEST_VALUE = 2.0**1000
-# Values of most parameters random_state beside integers, for messages.
+# Values that most parameters random_state accept besides integers, for messages.
 _OTHER_SOURCES = ", a numpy RandomState, or None"
 
 
@@ -91,7 +91,7 @@ def check_detached(name: str, value: Any) -> None:
 
 
 def check_real_array(name: str, value: Any, *, allow_bool: bool = True) -> np.ndarray:
-    """Return an array-like of any shape, finite or not, as float64; `allow_bool` takes booleans."""
+    """Return an array-like of any shape, finite or not, as float64; booleans only if `allow_bool`."""
     check_detached(name, value)
     try:
         array = np.asarray(value)
@@ -126,7 +126,7 @@ def check_generator(random_state: Any) -> np.random.RandomState:
 
 
 def check_size(name: str, values: np.ndarray, unit: str = "", largest: float = LARGEST) -> None:
-    """Raise ValueError if a value is so large that sums of squares, or else of values, may overflow.
+    """Raise ValueError if a value is above `largest`, since squares or differences may overflow.
 
     `unit` says in what values are measured, for the message.
     """

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
 
-# With its separator: a user's directory may be called skdiffsmooth-scripts.
+# With a separator at the end, since a user's directory may be called skdiffsmooth-scripts.
 _PACKAGE = str(Path(__file__).parents[1]) + os.sep
 _IS_SILENT = ContextVar("_IS_SILENT", default=False)
 _IS_PART = ContextVar("_IS_PART", default=False)
@@ -18,7 +18,7 @@ _IS_PART = ContextVar("_IS_PART", default=False)
 
 @contextmanager
 def without_warnings() -> Iterator[None]:
-    """Do not warn from this package, in this thread: for candidates, which are not the result."""
+    """Within the block, this package does not warn in this thread; for candidates of a comparison."""
     token = _IS_SILENT.set(True)
     try:
         yield
@@ -39,7 +39,7 @@ def warn_user(message: str, category: type[Warning] = UserWarning) -> None:
 
 @contextmanager
 def part_of_a_fit() -> Iterator[None]:
-    """Within the block, fits do not warn about their rows, which are parts of a table or a member's."""
+    """Within the block, fits do not warn about their rows, which belong to a larger fit."""
     token = _IS_PART.set(True)
     try:
         yield

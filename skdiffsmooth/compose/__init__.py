@@ -1,6 +1,6 @@
-"""Estimators made of densities: transformed, mixed, one for each class, or with an outlier threshold."""
+"""Estimators built from densities: transformed, mixed, classifiers and outlier detectors."""
 
-from . import _transformers  # noqa: F401 (registers what it knows of scikit-learn)
+from . import _transformers  # noqa: F401 (registers scikit-learn's transformers)
 from ._changes import ChangeOfVariables, change_of_variables
 from ._classifier import DensityClassifier
 from ._compare import ModelComparison, compare

@@ -20,9 +20,9 @@ from sklearn.preprocessing import FunctionTransformer
 
 
 class ChangeOfVariables:
-    """Fitted transformer whose log|det dT/dx| is known.
+    """Fitted transformer with its inverse and the function log|det dT/dx|.
 
-    Register a transformer of another library once, and `TransformedDensity` can use it:
+    `TransformedDensity` can use a transformer of another library once it is registered:
 
     >>> import numpy as np
     >>> from skdiffsmooth.compose import ChangeOfVariables, change_of_variables
@@ -44,16 +44,16 @@ class ChangeOfVariables:
     Parameters
     ----------
     transformer : object
-        Fitted; with `transform`, and with `inverse_transform` if rows are to be drawn.
+        Fitted transformer with `transform`; drawing rows also needs `inverse_transform`.
     log_abs_det : callable or None, default=None
-        Maps rows (n, d), in the transformer's input units, to log|det dT/dx|, shape (n,). Without
-        it only `inverse` can be called.
+        Maps rows (n, d), in the transformer's input units, to log|det dT/dx|, shape (n,). If None, only
+        `inverse` can be called.
     onto : bool, default=False
-        Whether every point of R^d is the image of some row. If not, the mass of a density outside
-        the range is cut off, and `inverse` checks by a round trip which rows are inside.
+        Whether every point of R^d is the image of some row. If not, densities are restricted to the
+        range of the transformer, and `inverse` checks by a round trip which rows are in it.
     log_slopes : callable or None, default=None
         For a transformer that changes each column on its own: maps rows (n, d) to log|dT_j/dx_j|, shape
-        (n, d), in place of `log_abs_det`. Densities of some columns, and conditional ones, need it.
+        (n, d), in place of `log_abs_det`. Marginal and conditional densities need it.
     """
 
     def __init__(
@@ -74,9 +74,9 @@ class ChangeOfVariables:
     def by_column(self, X: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return transformed rows Z, and log slopes of columns in nats, both (n, n_features).
 
-        Column ``outputs(n_features)[j]`` of Z is the image of column j of X alone; Z is finite
-        everywhere, and the slope is -inf for a value outside the domain, whose image has no
-        meaning. Raises ValueError if the transformer mixes columns, or its slopes are not known.
+        Column ``outputs(n_features)[j]`` of Z is the image of column j of X alone. For a value outside
+        the domain the slope is -inf, and Z is finite but arbitrary. Raises ValueError if the
+        transformer mixes columns, or its slopes are not known.
         """
         if self.log_slopes is None:
             raise ValueError(
@@ -90,7 +90,7 @@ class ChangeOfVariables:
         return np.where(inside, Z, 0.0), np.where(inside, log_slopes, -np.inf)
 
     def outputs(self, n_features: int) -> np.ndarray:
-        """Return the index of each column's image, (n_features,), if none are mixed."""
+        """Return the output column (n_features,) of each input column, if no columns are mixed."""
         return np.arange(n_features)
 
     def image(self, X: np.ndarray) -> np.ndarray:
@@ -99,11 +99,11 @@ class ChangeOfVariables:
         return np.asarray(self.transformer.transform(rows), dtype=np.float64)
 
     def forward(self, X: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return transformed rows, and the log (n_samples,) of the absolute Jacobian determinant.
+        """Return transformed rows, and the log *factor* (n_samples,): log|det dT/dx| if T is one-to-one.
 
-        Rows are finite everywhere; the log-determinant, in nats, is -inf for a row outside the
-        domain, whose image has no meaning. Raises TypeError if the Jacobian is not known;
-        ValueError if columns are added or dropped, or the log-determinant is NaN or +inf.
+        For a row outside the domain the log-factor, in nats, is -inf, and the image is finite but
+        arbitrary. Raises TypeError if the Jacobian is not known; ValueError if columns are added or
+        dropped, or the log-determinant is NaN or +inf.
         """
         if self.log_abs_det is None:
             raise TypeError(_unknown(self.transformer))
@@ -124,11 +124,11 @@ class ChangeOfVariables:
     def inverse(
         self, Z: np.ndarray, generator: np.random.RandomState
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Return the rows whose images are Z (n, n_features_out), and which of them exist (n,).
+        """Return the rows with images Z (n, n_features_out), and whether each of them exists (n,).
 
-        Rows are finite everywhere; those outside the transformer's range have no meaning.
-        `generator`, a RandomState, draws the noise along directions that were dropped. Raises
-        TypeError if the transformer has no inverse.
+        Rows that do not exist, because Z is outside the transformer's range, are finite but arbitrary.
+        `generator`, a RandomState, draws the noise along directions that were dropped. Raises TypeError
+        if the transformer has no inverse.
         """
         if not hasattr(self.transformer, "inverse_transform"):
             raise TypeError(
@@ -173,9 +173,9 @@ class ChangeOfVariables:
 def change_of_variables(transformer: Any) -> ChangeOfVariables:
     """Return a fitted transformer as a change of variables.
 
-    A method ``log_abs_det_jacobian(X)`` of the transformer has precedence over the function
-    registered for its class, ``change_of_variables.register(cls)(function)``: `function` takes the
-    fitted transformer and returns a `ChangeOfVariables`, see there for an example.
+    To add a class of transformers call ``change_of_variables.register(cls)(function)``, where
+    `function` takes a fitted transformer and returns a `ChangeOfVariables`; see that class for an
+    example. A method ``log_abs_det_jacobian(X)`` of the transformer takes precedence over `function`.
 
     Parameters
     ----------
@@ -185,14 +185,15 @@ def change_of_variables(transformer: Any) -> ChangeOfVariables:
     Returns
     -------
     ChangeOfVariables
-        One without `log_abs_det`, for `inverse` only, if the derivative is not known.
+        If the derivative is not known, it has no `log_abs_det` and only `inverse` works.
 
     Raises
     ------
     TypeError, ValueError
-        If the transformer is known and has no inverse, such as a MinMaxScaler with ``clip=True``.
+        If the class is registered but the transformer has no inverse, such as a MinMaxScaler with
+        ``clip=True``.
     """
-    # Before the registry, in which a subclass would be found under the class that it extends.
+    # Checked first: the registry would return the function of a superclass.
     if hasattr(transformer, "log_abs_det_jacobian"):
         return ChangeOfVariables(transformer, transformer.log_abs_det_jacobian)
     return registered(transformer)
@@ -213,14 +214,14 @@ def with_names(X: np.ndarray, names: Any) -> Any:
         try:
             import pandas as pd
         except ImportError:
-            # The names are those of another library's frame; an array has the same columns.
+            # Without pandas the names are from another library's data frame; an array works as well.
             return X.copy()
         return pd.DataFrame(X.copy(), columns=list(names))
     return X.copy()
 
 
 class _Chain(ChangeOfVariables):
-    """A sequence of changes; the factors between the densities are multiplied."""
+    """Several changes of variables in sequence; their Jacobian factors are multiplied."""
 
     def __init__(self, transformer: Any, changes: list[ChangeOfVariables]) -> None:
         super().__init__(transformer, onto=all(change.onto for change in changes))
@@ -269,12 +270,13 @@ def _(transformer: Any) -> ChangeOfVariables:
 
 
 class _Blocks(ChangeOfVariables):
-    """A ColumnTransformer: its Jacobian is block-diagonal, with one block for each transformer."""
+    """A ColumnTransformer, whose Jacobian is block-diagonal with one block for each transformer."""
 
     def __init__(self, transformer: Any) -> None:
         self.blocks: list[tuple[list[int], slice, ChangeOfVariables]] = []
         for name, step, _ in transformer.transformers_:
-            # Only a private attribute has the indices of columns given by name, mask or slice.
+            # Only a private attribute holds the indices of columns that were given by name, mask or
+            # slice.
             columns = list(transformer._transformer_to_input_indices[name])
             if not columns:
                 continue

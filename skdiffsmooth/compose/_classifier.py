@@ -44,12 +44,12 @@ class DensityClassifier(ClassifierMixin, DensityEstimatorMixin, BaseEstimator):
     """Classifier that fits one density to the rows of each class and applies Bayes' rule.
 
     ``P(class c | x) = prior_c p_c(x) / sum_k prior_k p_k(x)``. With one Gaussian for each class this is
-    quadratic discriminant analysis; with a density that follows curved or separate groups of rows, class
-    borders are curved. The model also draws rows of each class (`sample`) and reports the log-density of
-    a row whatever its class (`score_samples`), which is low for rows unlike those of any class.
+    quadratic discriminant analysis; other densities follow curved or separate groups of rows. The model
+    also draws rows with their classes (`sample`) and returns the log-density of the mixture of all
+    classes (`score_samples`), which is low for rows unlike those of any class.
 
-    Set `estimator` to choose the density, and `priors` where classes are more or less frequent
-    among the queries than among the training rows:
+    Set `estimator` to choose the density, and `priors` if the classes of the queries have other
+    frequencies than those of the training rows:
 
     >>> from sklearn.datasets import load_iris
     >>> from sklearn.model_selection import cross_val_score
@@ -65,8 +65,8 @@ class DensityClassifier(ClassifierMixin, DensityEstimatorMixin, BaseEstimator):
         log-densities in nats as `score_samples`, of this package or another. None is
         ``SmoothedScoreDiffusion()``, which chooses its scales for each class.
     priors : array-like of shape (n_classes,), default=None
-        Probabilities of the classes, in the order of ``classes_``. None takes their fractions of
-        the training rows, weighted.
+        Probabilities of the classes, in the order of ``classes_``. None: their weighted fractions of
+        the training rows.
     verbose : int, default=0
         1 reports the progress of calls, and the time that is left.
 
@@ -88,12 +88,12 @@ class DensityClassifier(ClassifierMixin, DensityEstimatorMixin, BaseEstimator):
 
     Notes
     -----
-    Costs a fit and a scoring of the density of each class. With the default, scoring a query runs
-    one flow for each class, through the rows of that class.
+    A density is fitted for each class, and each query is scored by all of them; with the default
+    density this solves one flow for each class.
 
     The densities of the classes are compared, so all must be densities of the same X: put a scaler
-    before the classifier, not into `estimator`. Columns that do not depend on the class count as
-    much as the others in a density; a discriminative classifier learns to ignore them.
+    before the classifier, not into `estimator`. Columns that do not depend on the class affect a
+    density as much as the others do; a discriminative classifier learns to ignore them.
 
     References
     ----------
@@ -132,9 +132,9 @@ class DensityClassifier(ClassifierMixin, DensityEstimatorMixin, BaseEstimator):
         Warns
         -----
         UserWarning
-            If a class has one distinct row and the density cannot be fitted to it, as the default
-            cannot: a Gaussian about the row takes its place, with the standard deviations of the
-            columns within the other classes.
+            If a class has one distinct row, to which the density cannot be fitted (the default cannot):
+            it is replaced by a Gaussian about the row, with the standard deviations of the columns
+            within the other classes.
         """
         if self.estimator is not None:
             check_member("estimator", self.estimator, compared=True)
@@ -147,7 +147,7 @@ class DensityClassifier(ClassifierMixin, DensityEstimatorMixin, BaseEstimator):
         if table is None:
             merged.warn(column_names(X))
         classes, codes = np.unique(y, return_inverse=True)
-        # Scaled first: the sum of weights of 1e300 would overflow.
+        # Divided by the largest weight first: the sum of weights of 1e300 would overflow.
         counts = np.bincount(codes, weights=weight / weight.max())
         for label in classes[counts == 0]:
             raise ValueError(
@@ -174,7 +174,7 @@ class DensityClassifier(ClassifierMixin, DensityEstimatorMixin, BaseEstimator):
                 refusals.append(code)
         has_rows = ~np.isin(codes, refusals) & (weight > 0)
         if len(refusals) == len(classes):
-            # Raises where the rows are not what is wrong.
+            # Raises an error if the density cannot be fitted to all rows either.
             density = estimator_or_default(estimator)
             fit_member("density of all rows", density, rows, sample_weight)
             has_rows = weight > 0
@@ -186,7 +186,8 @@ class DensityClassifier(ClassifierMixin, DensityEstimatorMixin, BaseEstimator):
             )
             scale = _within_classes(checked[has_rows], codes[has_rows], weight[has_rows])
             columns = ColumnSpace.of(merged.points, merged.weights, whole.precision.unit)
-            # A column that is constant in all classes has the width that it has in the others.
+            # A column that is constant in all classes gets the width that densities of several rows
+            # give it.
             scale = np.maximum(scale, columns.widths * columns.scales)
             (first, *_) = np.flatnonzero((codes == code) & (weight > 0))
             fitted[code] = KDESampler(scale).fit(take(rows, np.array([first])))
@@ -199,7 +200,7 @@ class DensityClassifier(ClassifierMixin, DensityEstimatorMixin, BaseEstimator):
     def predict(self, X: Any, *, columns: Any = None) -> np.ndarray:
         """Return the most probable class (n_samples,) of each row, a label from ``classes_``.
 
-        `X`, `columns`, and what is raised, are those of `predict_log_proba`.
+        `X`, `columns` and the errors are those of `predict_log_proba`.
         """
         log_proba = self.predict_log_proba(X, columns=columns)
         return self.classes_[log_proba.argmax(axis=1)]
@@ -208,7 +209,7 @@ class DensityClassifier(ClassifierMixin, DensityEstimatorMixin, BaseEstimator):
     def predict_proba(self, X: Any, *, columns: Any = None) -> np.ndarray:
         """Return the probabilities (n_samples, n_classes) of the classes, in the order of ``classes_``.
 
-        `X`, `columns`, and what is raised, are those of `predict_log_proba`.
+        `X`, `columns` and the errors are those of `predict_log_proba`.
         """
         return np.exp(self.predict_log_proba(X, columns=columns))
 
@@ -216,8 +217,9 @@ class DensityClassifier(ClassifierMixin, DensityEstimatorMixin, BaseEstimator):
     def predict_log_proba(self, X: Any, *, columns: Any = None) -> np.ndarray:
         """Return the logarithms of the probabilities of the classes.
 
-        Computed from log-densities, so they are accurate far from all data too, where every density
-        underflows. Where all densities are exactly zero (compact kernels) the priors are returned.
+        They are computed from log-densities, so that they are accurate also far from all rows, where
+        densities underflow. Where all densities are exactly zero (compact kernels) the priors are
+        returned.
 
         Parameters
         ----------
@@ -247,7 +249,7 @@ class DensityClassifier(ClassifierMixin, DensityEstimatorMixin, BaseEstimator):
             log_density = marginals(self._members(), rows, used)
         else:
             log_density = self._log_densities(X)
-        # Relative to the most likely class first: a prior added to -1e20 is lost to rounding.
+        # Relative to the likeliest class first: a log-prior added to -1e20 would be lost to rounding.
         highest = log_density.max(axis=1, keepdims=True)
         joint = log_density - np.where(highest > -np.inf, highest, 0.0) + self._log_prior()
         # A class of prior zero stays impossible.
@@ -256,11 +258,11 @@ class DensityClassifier(ClassifierMixin, DensityEstimatorMixin, BaseEstimator):
 
     @on_one_fit
     def decision_function(self, X: Any) -> np.ndarray:
-        """Return log-odds, as scikit-learn's discriminant analyses do.
+        """Return the log-odds of the second class, or with more classes `predict_log_proba`.
 
-        With two classes those of the second, (n_samples,), otherwise `predict_log_proba`
-        (n_samples, n_classes). They still rank rows whose probabilities have rounded to 0 and 1.
-        `X`, and what is raised, are those of `predict_log_proba`.
+        The shape is (n_samples,) or (n_samples, n_classes), as in scikit-learn's discriminant analyses.
+        The log-odds still rank rows whose probabilities are rounded to 0 or 1. `X` and the errors are
+        those of `predict_log_proba`.
         """
         log_proba = self.predict_log_proba(X)
         return log_proba[:, 1] - log_proba[:, 0] if len(self.classes_) == 2 else log_proba
@@ -294,15 +296,16 @@ class DensityClassifier(ClassifierMixin, DensityEstimatorMixin, BaseEstimator):
         random_state : int, RandomState or None, default=None
             Seed of the draws; None draws anew at every call, without using numpy's global state.
         given : mapping from column to value, default=None
-            As in `SmoothedScoreDiffusion.sample`; classes are chosen by their probabilities there.
+            As in `SmoothedScoreDiffusion.sample`; classes are drawn by their probabilities at these
+            values.
 
         Returns
         -------
         X : ndarray of shape (n_samples, n_features)
             Rows, in random order.
         y : ndarray of shape (n_samples,)
-            The class that each was drawn from, chosen by ``class_prior_``. For rows of one class,
-            call `sample` of its member of ``estimators_``.
+            The class of each row, drawn by the probabilities ``class_prior_`` if `given` is None. For
+            rows of one class, call `sample` of its member of ``estimators_``.
 
         Raises
         ------
@@ -335,7 +338,7 @@ class DensityClassifier(ClassifierMixin, DensityEstimatorMixin, BaseEstimator):
         return np.concatenate(drawn)[order], np.repeat(self.classes_, counts)[order]
 
     def _rows(self, X: Any, ignored: Any = ()) -> Any:
-        """Return queries as the densities take them; columns of some indices may be missing."""
+        """Return queries in the form that the densities take; columns `ignored` may be missing."""
         if self._table_ is not None:
             return X
         checked = self._check_query(X, ignored)
@@ -364,7 +367,7 @@ class DensityClassifier(ClassifierMixin, DensityEstimatorMixin, BaseEstimator):
                 f"priors has shape {priors.shape}; expected {counts.shape}, one probability for each "
                 "class."
             )
-        # Rounded thirds are meant to be thirds.
+        # The tolerance allows for rounded thirds.
         if not (np.all(priors >= 0) and np.isclose(priors.sum(), 1.0, rtol=0, atol=1e-6)):
             raise ValueError(
                 f"priors={self.priors!r} are not probabilities; expected numbers >= 0 that sum to "
@@ -374,7 +377,7 @@ class DensityClassifier(ClassifierMixin, DensityEstimatorMixin, BaseEstimator):
 
 
 def _within_classes(X: np.ndarray, codes: np.ndarray, weight: np.ndarray) -> np.ndarray:
-    """Return the deviation (d,) of columns about the means of classes, or of all where that is zero."""
+    """Return the standard deviation (d,) of columns within classes, or of all rows where it is zero."""
     weight = weight / weight.max()
 
     def deviation(labels: np.ndarray) -> np.ndarray:

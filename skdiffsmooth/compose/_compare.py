@@ -13,7 +13,7 @@ from sklearn.utils.validation import _num_samples, check_is_fitted
 
 from ._members import check_fills_space, check_member, log_density_of, unwrap
 
-# The measure of continuous columns, in the attribute `base_measure_` of models of tables.
+# Value of the attribute `base_measure_` of models of tables, for continuous columns.
 _LEBESGUE = "Lebesgue measure"
 
 
@@ -32,10 +32,10 @@ class ModelComparison:
     best : str
         Name of the model of highest mean.
     difference : ndarray of shape (n_models,)
-        Mean less that of the best model.
+        Mean minus that of the best model, in nats a row; at most 0.
     standard_error : ndarray of shape (n_models,)
-        Standard error of the difference, from the differences of the same rows; 0 for the best, NaN of a
-        single row or where a log-density is -inf.
+        Standard error of the difference, computed from the differences row by row; 0 for the best
+        model, NaN if there is a single row or a log-density is -inf.
     """
 
     names: list[str]
@@ -114,11 +114,11 @@ def compare(models: Any, X: Any) -> ModelComparison:
 
     See Also
     --------
-    skdiffsmooth.displays.ComparisonDisplay : The same as a picture.
+    skdiffsmooth.displays.ComparisonDisplay : The comparison as a picture.
 
     Notes
     -----
-    Costs one `score_samples` of X for each model. A standard error takes the rows to be independent.
+    Each model scores X once. Standard errors assume independent rows.
 
     Examples
     --------
@@ -175,7 +175,7 @@ def compare(models: Any, X: Any) -> ModelComparison:
 
 
 def base_measure(model: Any) -> dict[Any, str] | None:
-    """Return what log-densities of each column are with respect to; None is the unit of X in all."""
+    """Return the measure of log-densities by column, or None if all are per unit of X."""
     model = unwrap(model)
     if isinstance(model, Pipeline):
         return base_measure(model.steps[-1][1])

@@ -31,8 +31,8 @@ def score_columns(
 ) -> np.ndarray:
     """Return the log-density (n,) of some columns of rows X (n, d) given others.
 
-    `scored` and `given` are indices of columns. A density whose `score_samples` has no parameter
-    `columns` is integrated (`_diffusion/conditional.py`). `label` names it in messages.
+    `scored` and `given` are indices of columns. If `score_samples` has no parameter `columns`, the
+    joint density is integrated (`_diffusion/conditional.py`). `label` names the density in messages.
     """
     fitted = unwrap(fitted)
     with naming(label):
@@ -53,7 +53,7 @@ def draw_given(
     values: np.ndarray,
     generator: np.random.RandomState,
 ) -> Drawn:
-    """Return a row (n, d) for each of values (n, k) of columns by index, and classes (n,) if any."""
+    """Return rows (n, d) drawn given values (n, k) of `columns`, and classes (n,) or None."""
     fitted = unwrap(fitted)
     with naming(label):
         if _has_columns(fitted):
@@ -66,7 +66,7 @@ def draw_given(
 
 
 def draw_with_given(fitted: Any, given: Any, n: int, generator: np.random.RandomState) -> Drawn:
-    """Return n rows of a fitted density with `given` as the user passed it, and classes (n,) if any."""
+    """Return n rows drawn given the user's `given`, and classes (n,) of a classifier or None."""
     check_is_fitted(fitted)
     fitted = unwrap(fitted)
     d = getattr(fitted, "n_features_in_", None)
@@ -94,8 +94,8 @@ def score_mixture(
 ) -> np.ndarray:
     """Return the log-density (n,) of some columns given others, under a mixture of densities.
 
-    The members are weighted by their densities at the given values first: far from all rows, densities
-    of all columns are too small for differences of their logarithms.
+    The members are first weighted by their densities at the given values: a difference of two joint
+    log-densities would be inaccurate far from all rows.
     """
     if not len(given):
         return logsumexp(marginals(members, X, scored) + log_weights, axis=1)
@@ -117,7 +117,7 @@ def draw_from_mixture(
     generator: np.random.RandomState,
     d: int,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return one row (n, d) for each row of values of some columns, and the index (n,) of its member."""
+    """Return rows (n, d) drawn given values (n, k) of columns, and the member (n,) of each row."""
     distinct, which = np.unique(values, axis=0, return_inverse=True)
     X = np.zeros((len(distinct), d))
     X[:, columns] = distinct
@@ -155,7 +155,7 @@ def draw_from_tables(
 ) -> tuple[Any, np.ndarray]:
     """Return n rows of a mixture of densities of tables, and the index (n,) of the member of each.
 
-    `table` reads their rows, and `given` maps columns to values, or is None.
+    `table` is the `TableColumns` of the members; `given` maps columns to values, or is None.
     """
     log_masses, given = np.broadcast_to(log_weights, (n, len(members))), given or {}
     if len(given):
@@ -184,7 +184,7 @@ def draw_given_through(
     generator: np.random.RandomState,
     d: int,
 ) -> Drawn:
-    """Return rows (n, d), and classes, by inverting `change`, given values (n, k) of columns."""
+    """Return rows (n, d) drawn given values (n, k), by inverting `change`, and classes (n,) or None."""
     X = np.zeros((len(values), d))
     X[:, columns] = values
     Z, log_slopes = change.by_column(X)
@@ -232,7 +232,7 @@ def _has_columns(fitted: Any) -> bool:
 
 
 def _names(fitted: Any) -> list[Any]:
-    """Return what a density of this package calls its columns: labels, or indices."""
+    """Return the column labels of a density of this package, or indices if it has none."""
     labels = fitted._column_labels()
     return list(range(fitted.n_features_in_)) if labels is None else list(labels)
 
@@ -244,7 +244,7 @@ def _with_names(fitted: Any, X: Any) -> Any:
 
 
 def _joint_density(label: str, fitted: Any) -> JointDensity:
-    """Return the joint density of a model that computes no marginals, with proposals at its draws."""
+    """Return a model's joint density for numerical integration, with proposals at draws of the model."""
     if isinstance(fitted, Pipeline):
         raise TypeError(
             "a Pipeline has no density of the columns of X; expected a TransformedDensity with the same "

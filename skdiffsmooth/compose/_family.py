@@ -18,7 +18,8 @@ _N_KNOTS = (8, 24)
 # Fewest rows between two knots.
 _MIN_ROWS_PER_KNOT = 5
 _N_COMPONENTS = (1, 2, 4, 8, 16, 32)
-# Restarts of a mixture with too many components differ; their mean is stable (docs/evidence/compose.md).
+# Fits of a mixture with too many components depend on the seed; the mean of several densities is stable
+# (docs/evidence/compose.md).
 _N_RESTARTS = 8
 # Variance added to each component, in squared units of the scaled columns: only rounding
 # makes a component as thin as this.
@@ -31,14 +32,14 @@ _MIN_ROWS_PER_COMPONENT = 5
 def density_family(
     smoothed: Any, n_rows: int, n_features: int, *, weighted: bool
 ) -> list[tuple[str, Any]]:
-    """Return the default members, ordered by the gain in likelihood for their time.
+    """Return names and estimators of the default members, by decreasing gain in likelihood per time.
 
-    Members that need more than `n_rows` distinct rows, or weights where `weighted`, are left out.
-    Mixtures are not smoothed and tangents not learned: both take most of the time, for little
-    (docs/evidence/compose.md, docs/evidence/bases.md).
+    Members that need more than `n_rows` distinct rows are left out and, if rows are `weighted`, those
+    that take no weights. Smoothed mixtures and learned tangents are not members: they would take most
+    of the time and gain little (docs/evidence/compose.md, docs/evidence/bases.md).
     """
     members: list[tuple[str, Any]] = [("smoothed", smoothed)]
-    # One row fewer remains in leave-one-out likelihoods.
+    # Leave-one-out likelihoods have one row fewer.
     neighbors = min(_N_NEIGHBORS, n_rows - 2)
     if neighbors > 0:
         windows = SmoothedScoreDiffusion(sigma=0.0, base=ManifoldParzen(neighbors))

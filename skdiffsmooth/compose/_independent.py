@@ -1,4 +1,4 @@
-"""Scaled columns without the relations between them, for members that take no account of relations."""
+"""A transformer to scaled columns without exact relations, which some densities cannot handle."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from ._changes import ChangeOfVariables, registered
 
 
 class IndependentColumns(TransformerMixin, BaseEstimator):
-    """Divide columns by their scales, and leave out the directions of exact relations between them.
+    """Divides columns by their scales, and drops the directions of exact relations between them.
 
-    Without relations it is `StandardScaler`, up to a shift. Along relations rows have the narrow
-    Gaussian that they have in the densities of this package.
+    Without relations it is `StandardScaler`, up to a shift. In dropped directions the density is the
+    narrow Gaussian that all densities of this package have along relations.
     """
 
     columns_: ColumnSpace
 
     def fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> IndependentColumns:
-        """Find scales and relations of rows X (n, d); a row of weight k counts as k rows."""
+        """Compute scales and relations of rows X (n, d); a row of weight k counts as k rows."""
         rows = np.asarray(X, dtype=np.float64)
         merged = merge_rows(rows, check_sample_weight(sample_weight, len(rows)))
         units = merged.precision.unit

@@ -26,8 +26,8 @@ _Result = TypeVar("_Result")
 class MemberTrials:
     """Fits of named members to all rows, and to the training rows of each fold.
 
-    `settings` is "once" or "fold", as in DensityStacking. A member that is `optional` is left out if
-    it cannot be fitted; an error of another one is raised.
+    `settings` is "once" or "fold", as in DensityStacking. If a member cannot be fitted, it is left out
+    if it is `optional`; otherwise the error is raised.
     """
 
     def __init__(
@@ -45,14 +45,14 @@ class MemberTrials:
         self.optional = optional
         self.settings = settings
         self.n_jobs = n_jobs
-        # By the index of the member: its fit to all rows, its log-densities (n_kept,) at held-out rows,
-        # NaN where no fold tests a row, or the error that it failed with.
+        # Keys are indices of members. `log_densities` are those of held-out rows (n_kept,), NaN for
+        # rows in no test set; `errors` are those of members that were left out.
         self.fits: dict[int, Any] = {}
         self.log_densities: dict[int, np.ndarray] = {}
         self.errors: dict[int, ValueError] = {}
 
     def run(self, end: float, time_limit: float | None) -> None:
-        """Fit and score members, none that is not begun before `end`, a time of the monotonic clock."""
+        """Fit and score members; all but the first are skipped after `end` (monotonic clock)."""
         indices = range(len(self.members))
         # With a limit each member is scored before the next is fitted.
         batches = [indices] if time_limit is None else [[k] for k in indices]
@@ -72,9 +72,9 @@ class MemberTrials:
         skipped = [name for k, (name, _) in enumerate(self.members) if k not in tried]
         if skipped:
             warn_user(
-                f"time_limit={time_limit:g} s was over after {len(self.log_densities)} of "
+                f"time_limit={time_limit:g} s was reached after {len(self.log_densities)} of "
                 f"{len(indices)} members; not tried: {', '.join(skipped)}. Raise time_limit, or put the "
-                "members first that matter most."
+                "most important members first."
             )
 
     def results(self) -> tuple[list[str], list[Any], np.ndarray]:
@@ -126,7 +126,7 @@ class MemberTrials:
 
 
 def with_settings(fitted: Any) -> Any:
-    """Return an unfitted copy of an estimator that has the settings which the fitted one chose."""
+    """Return an unfitted copy of a fitted estimator, with the settings that it chose as parameters."""
     if isinstance(fitted, FrozenEstimator):
         return fitted
     if hasattr(fitted, "best_estimator_"):
@@ -137,17 +137,17 @@ def with_settings(fitted: Any) -> Any:
     chosen = dict(getattr(fitted, "settings_", {}))
     if isinstance(fitted, BaseScoreDiffusion):
         if isinstance(resolve_base(fitted.base), ManifoldParzen):
-            # Its choice would take most of a fit, for nearly the same number.
+            # To choose the bandwidth again would take most of a fit, and change it little.
             chosen["bandwidth"] = fitted.bandwidth_
             if not callable(fitted.sigma):
                 chosen["sigma"] = fitted.sigma_
-        # Rows for which its steps are too long are followed again, whoever has chosen it.
+        # The solver is kept too: rows for which its steps are too long are computed again in any case.
         chosen["solver"] = fitted.model_.solver
     return estimator.set_params(**chosen)
 
 
 def _attempt(optional: bool, work: Callable[..., _Result], *arguments: Any) -> _Result | ValueError:
-    """Return the result of some work, or the ValueError that it raises if it is optional."""
+    """Return the result of `work`, or the ValueError that it raises if the member is optional."""
     try:
         return work(*arguments)
     except ValueError as error:

@@ -15,8 +15,8 @@ _MAX_ITERATIONS = 100_000
 
 
 def best_only(log_density: np.ndarray, row_weight: np.ndarray | None) -> np.ndarray:
-    """Return weight one for the member of highest held-out log-likelihood, and zero for others."""
-    # A row of density zero under every member does not rank them; it is left out.
+    """Return weights (k,): one for the member of highest held-out log-likelihood, else zero."""
+    # Rows of density zero under every member cannot rank the members and are left out.
     reached = log_density.max(axis=1) > -np.inf
     weights = None if row_weight is None else row_weight[reached] / row_weight.max()
     likelihood = np.average(log_density[reached], axis=0, weights=weights)
@@ -50,8 +50,8 @@ def optimal_weights(log_density: np.ndarray, row_weight: np.ndarray | None) -> n
     for _ in range(_MAX_ITERATIONS):
         slope = gradient(weights)
         if slope.max() - 1 <= _MAX_GAP:
-            # EM approaches zero without reaching it, and a tiny weight would decide far tails: set
-            # it to zero where the maximum allows it.
+            # EM never reaches zero, and a tiny weight would determine far tails: set it to zero where
+            # the log-likelihood remains within the limit.
             kept = np.where(slope < 1 - np.sqrt(_MAX_GAP), 0.0, weights)
             kept /= kept.sum()
             if gradient(kept).max() - 1 <= _MAX_GAP:

@@ -60,11 +60,10 @@ def estimator_or_default(estimator: Any) -> Any:
 
 
 def with_shared_columns(estimator: Any, X: Any, sample_weight: Any) -> tuple[Any, Any]:
-    """Return an unfitted density or search, and how to read the rows of tables that it takes.
+    """Return an unfitted density or search, and the `TableColumns` of all rows or None.
 
-    A density of tables (`tables.TableDensity`) gets the kinds of the columns of all rows, which its
-    fits to parts of them share; the second is the `TableColumns` of all rows. It is None for a density
-    of numbers, with which nothing is done.
+    A density of tables (`tables.TableDensity`) gets the column kinds of all rows, so that its fits to
+    some of the rows use the same kinds. A density of numbers is returned unchanged, with None.
     """
     if isinstance(estimator, FrozenEstimator):
         return estimator, getattr(unwrap(estimator), "_table_", None)
@@ -76,7 +75,7 @@ def with_shared_columns(estimator: Any, X: Any, sample_weight: Any) -> tuple[Any
 
 
 def training_rows(table: Any, X: Any, sample_weight: Any, owner: Any) -> TrainingRows:
-    """Return `TrainingRows.of` X; rows that a `table` reads are compared as its levels and values."""
+    """Return `TrainingRows.of` X; with a `table`, rows are equal if their levels and values are."""
     if table is None:
         return TrainingRows.of(X, sample_weight, owner)
     with part_of_a_fit():  # no warning of levels that are coded by numbers
@@ -85,13 +84,13 @@ def training_rows(table: Any, X: Any, sample_weight: Any, owner: Any) -> Trainin
 
 
 def shared_table(estimator: Any, table: WholeTable) -> WholeTable | None:
-    """Return the table whose widths and relations fits to its parts share, or None for their own."""
+    """Return `table` if fits to some of its rows use its column widths and relations, else None."""
     is_of_table = getattr(parameter_estimator(estimator), "_has_precision_of_table", False)
     return table if is_of_table else None
 
 
 def check_member(label: str, estimator: Any, *, compared: bool) -> None:
-    """Raise an error if an estimator has no log-densities, or ones in other units if `compared`."""
+    """Raise an error if an estimator has no log-densities or, if `compared`, ones in other units."""
     if isinstance(estimator, type):
         raise TypeError(
             f"{label} is the class {estimator.__name__}; pass an instance, {estimator.__name__}()."
@@ -120,7 +119,7 @@ def check_member(label: str, estimator: Any, *, compared: bool) -> None:
 
 
 def check_fills_space(label: str, fitted: Any) -> None:
-    """Raise an error if a density is per volume of a manifold (``fills_space_`` False)."""
+    """Raise an error if a density is with respect to volume on a manifold (``fills_space_`` False)."""
     model = unwrap(fitted)
     if isinstance(model, Pipeline):
         return check_fills_space(label, model.steps[-1][1])
@@ -133,7 +132,7 @@ def check_fills_space(label: str, fitted: Any) -> None:
 
 
 def check_same_measure(members: list[tuple[str, Any]]) -> None:
-    """Raise an error if the log-densities of fitted members have unlike ``base_measure_``."""
+    """Raise an error if fitted members differ in ``base_measure_``, the measure of their densities."""
     lebesgue = "Lebesgue measure"
     measures = [getattr(unwrap(fitted), "base_measure_", {}) for _, fitted in members]
     for (label, _), measure in zip(members[1:], measures[1:], strict=True):
@@ -149,8 +148,8 @@ def check_same_measure(members: list[tuple[str, Any]]) -> None:
 
 
 def takes_weights(estimator: Any) -> bool:
-    """Return whether `fit` takes sample_weight: scikit-learn's searches pass it on."""
-    # A frozen estimator is fitted already, and ignores what it gets.
+    """Return whether `fit` takes sample_weight, or is that of a search whose estimator takes it."""
+    # A frozen estimator is fitted already, and its `fit` ignores all arguments.
     if isinstance(estimator, FrozenEstimator) or has_fit_parameter(estimator, "sample_weight"):
         return True
     is_search = hasattr(estimator, "estimator") and hasattr(estimator, "refit")
@@ -199,7 +198,7 @@ def held_out_log_density(
 ) -> np.ndarray:
     """Return the log-densities of the test rows of one fold under a clone fitted to the others."""
     weight = None if rows.weight is None else rows.weight[train]
-    # The fit to all rows warns of whatever is worth it.
+    # Warnings are given once, by the fit to all rows.
     with parts_of_table(shared_table(estimator, rows.whole)), without_warnings():
         fitted = fit_member(label, clone(estimator), take(rows.given, train), weight)
     return log_density_of(label, fitted, take(rows.given, test))

@@ -1,4 +1,4 @@
-"""`find_modes`: the local maxima of a fitted density, with their Hessians and basins."""
+"""`find_modes`: the local maxima of a fitted density, with eigenvalues of its Hessian."""
 
 from __future__ import annotations
 
@@ -18,11 +18,12 @@ from .._utils.rows import evenly
 from .._utils.validation import check_integer
 from .._utils.warnings import warn_user
 
-# Lengths are in bandwidths. Rows have arrived where a step is shorter than the first; ends of ascents
-# within the second of each other, and modes within the third, are one.
+# In bandwidths: an ascent ends at a step shorter than the first number; ends of ascents closer than the
+# second, and modes closer than the third, are treated as one.
 _ARRIVED, _ONE_END, _ONE_MODE = 1e-3, 0.5, 0.1
 _MAX_STARTS, _MAX_STEPS, _MAX_NEWTON, _MAX_HALVINGS = 500, 500, 30, 8
-# Step of finite differences: their error is of second order in it, that of rounding one over its square.
+# Step of finite differences: their error is proportional to its square, that of rounding to one over
+# its square.
 _STEP = 0.05
 _MEMORY_LIMIT = 64.0
 
@@ -38,13 +39,13 @@ class Modes:
     points : ndarray of shape (n_modes, n_features)
         The modes, in units of X.
     log_density : ndarray of shape (n_modes,)
-        What ``score_samples`` returns there, in nats.
+        Log-densities at the modes by ``score_samples``, in nats.
     eigenvalues : ndarray of shape (n_modes, r)
-        Of the Hessian of the log-density in coordinates of the metric divided by the bandwidth, lowest
-        first: -1 in all r directions at a row that is far from all others, near 0 along a ridge. r is
-        the dimension of the affine hull of the training rows: 0 for one row.
+        Eigenvalues of the Hessian of the log-density in coordinates of the metric divided by the
+        bandwidth, lowest first. They are -1 in all r directions at a row far from all others, and near
+        0 along a ridge. r is the dimension of the affine hull of the training rows: 0 for one row.
     share : ndarray of shape (n_modes,)
-        Share of the training rows, by weight, whose ascent ends at the mode.
+        Fraction of the training rows, by weight, whose ascent ends at the mode.
     """
 
     points: np.ndarray
@@ -56,33 +57,34 @@ class Modes:
 def find_modes(model: Any, *, n_modes: int = 20) -> Modes:
     """Return the local maxima of the density of a fitted model.
 
-    Each training row ascends the closed-form averaged log-density at the bandwidth, minus
-    ``model.energy``, by mean-shift steps. From its maxima, Newton's method ascends ``score_samples``,
-    which differs from it if sigma > 0 or there is a background: what is returned are modes of the
-    model's own density. A mode near which the averaged log-density has no maximum is missed.
+    Mean-shift steps lead from each training row to a maximum of the averaged log-density at the
+    bandwidth, which has a closed form (``-model.energy``). From there, Newton's method maximises
+    ``score_samples``, which is another function if sigma > 0 or there is a background. So the result
+    are modes of the model's own density; a mode near which the averaged log-density has no maximum is
+    missed.
 
     Parameters
     ----------
     model : KDESampler or SmoothedScoreDiffusion
-        A fitted density with methods ``energy``, ``grad_log_density`` and ``score_samples``, of a
-        Gaussian kernel.
+        A fitted density with a Gaussian kernel and the methods ``energy``, ``grad_log_density`` and
+        ``score_samples``.
     n_modes : int, default=20
-        The most modes that are refined, those of most rows.
+        Largest number of maxima that are refined; those at which most rows end are taken.
 
     Returns
     -------
     Modes
-        Modes, log-densities, eigenvalues of Hessians and shares of rows. The shares sum to less than one
-        where maxima were left out.
+        Modes, log-densities, eigenvalues of Hessians and fractions of rows, which sum to less than
+        one if maxima were left out.
 
     Raises
     ------
     NotFittedError
         If the model is not fitted.
     TypeError
-        If it has no such methods, or `n_modes` is no integer.
+        If the model lacks one of these methods, or `n_modes` is no integer.
     ValueError
-        If `n_modes` is below one, or the model has no energy, or a kernel that is not Gaussian.
+        If `n_modes` is below one, the model has no energy, or its kernel is not Gaussian.
 
     Warns
     -----
@@ -91,10 +93,10 @@ def find_modes(model: Any, *, n_modes: int = 20) -> Modes:
 
     Notes
     -----
-    An ascent takes one gradient and one energy of at most 500 rows a step, a Newton step
-    ``r**2 + r`` log-densities a mode. Derivatives of ``score_samples`` are central
-    differences, with a relative error of about 1e-3. Mean shift is of K. Fukunaga and L. Hostetler
-    (1975); that it ends at modes, of D. Comaniciu and P. Meer (2002).
+    Each mean-shift step takes one gradient and one energy for each of at most 500 rows, each Newton
+    step ``r**2 + r`` log-densities for each mode. Derivatives of ``score_samples`` are central
+    differences, with a relative error of about 1e-3. Mean shift was proposed by K. Fukunaga and L.
+    Hostetler (1975); D. Comaniciu and P. Meer (2002) showed that it ends at modes.
 
     Examples
     --------
@@ -139,9 +141,9 @@ def find_modes(model: Any, *, n_modes: int = 20) -> Modes:
     order = np.argsort(-share, kind="stable")[:n_modes]
     if len(share) > n_modes:
         warn_user(
-            f"the averaged log-density has {len(share)} maxima, and the {n_modes} of most rows are "
-            f"refined, with {share[order].sum():.2f} of all rows. Raise n_modes, or the bandwidth: at "
-            "low noise nearly every row is a mode."
+            f"the averaged log-density has {len(share)} maxima, and the {n_modes} of them where most "
+            f"rows end are refined ({share[order].sum():.2f} of the rows). Raise n_modes, or the "
+            "bandwidth: at low noise nearly every row is a mode."
         )
     peaks, values, eigenvalues = _newton(model.score_samples, ends[best[order]], space)
     share = share[order]
@@ -167,7 +169,7 @@ def find_modes(model: Any, *, n_modes: int = 20) -> Modes:
 
 
 class _Bandwidths:
-    """Distances in bandwidths, and directions (r, d) in X, one bandwidth long, that span the hull."""
+    """Distances in bandwidths; `directions` (r, d) are steps of one bandwidth along the rows' hull."""
 
     def __init__(self, model: Any) -> None:
         metric = model.coordinates_
@@ -175,14 +177,14 @@ class _Bandwidths:
         z = metric.to_metric(model.points_)
         steps = AffineHull.of(z / self._bandwidth).basis.T * self._bandwidth
         center = np.median(z, axis=0)
-        # The map back to X is linear, unless columns are mapped: then this is its mean slope.
+        # The map back to X is linear, except for warped columns, where this is its mean slope.
         self.directions = (
             metric.from_metric(center + steps) - metric.from_metric(center - steps)
         ) / 2
         self._metric = metric
 
     def groups(self, x: np.ndarray, distance: float) -> np.ndarray:
-        """Return for each row (n,) the index of its group: rows linked by a distance in bandwidths."""
+        """Return the group (n,) of each row; rows closer than a distance in bandwidths are linked."""
         if len(x) < 2:
             return np.zeros(len(x), dtype=np.intp)
         z = self._metric.to_metric(x)
@@ -196,7 +198,7 @@ class _Bandwidths:
 
 
 def _ascend(model: Any, x: np.ndarray, space: _Bandwidths) -> np.ndarray:
-    """Return where mean-shift steps lead from x (n, d), each halved until the energy falls."""
+    """Return the ends (n, d) of mean-shift ascents from x; steps that raise the energy are halved."""
     x, moving = x.copy(), np.arange(len(x))
     energy = model.energy(x)
     for _ in range(_MAX_STEPS):
@@ -213,7 +215,7 @@ def _ascend(model: Any, x: np.ndarray, space: _Bandwidths) -> np.ndarray:
 def _halved(
     loss: Function, x: np.ndarray, value: np.ndarray, step: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return x (n, d) after steps that are halved until a loss does not rise, and the loss (n,)."""
+    """Return x (n, d) after a step, halved until the loss does not increase, and the loss (n,)."""
     step, largest = step.copy(), value + 1e-12 * (1 + np.abs(value))
     ahead = x + step
     after = loss(ahead)
@@ -261,7 +263,7 @@ def _derivatives(
     is_single = i == j
 
     def at(step: float) -> np.ndarray:
-        """Return values (n, r (r + 1) / 2) at steps along each direction, and along sums of two."""
+        """Return values (n, r (r + 1) / 2) after a step along each direction and each sum of two."""
         steps = np.where(is_single, step / 2, step)
         values = []
         for part in slices_within(len(i), 3 * x.nbytes, _MEMORY_LIMIT):

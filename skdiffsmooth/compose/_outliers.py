@@ -37,27 +37,28 @@ from ._transformed import TransformedDensity
 from ._unconditional import draw_rows
 
 _N_FOLDS = 5
-# Within this fraction of the distance from a training row to the nearest other one, scores go over to
-# the held-out score of that row: far more than rounding, and so little that few new rows are there.
+# Within this fraction of the distance from a training row to the nearest other one, scores are
+# interpolated to the row's held-out score: far above rounding errors, but so little that few new rows
+# are that close.
 _NEAR = 0.05
-# Rows drawn from the density, over which a column's conditional log-density is averaged.
+# Number of rows drawn from the density, over which a column's conditional log-density is averaged.
 _N_DRAWN = 32
-# "auto": quantiles of held-out log-densities through which an exponential tail is laid, and the rate
-# of false alarms at which it is cut. Up to an eighth of the rows may be outliers.
+# "auto": the two quantiles of held-out log-densities that determine an exponential tail, and the
+# false-alarm rate of the threshold. Up to an eighth of the rows may be outliers.
 _UPPER, _LOWER, _RATE = 0.25, 0.125, 0.01
-# Whole numbers up to this are counts of copies; larger ones, weights.
+# Weights that are whole numbers up to this are taken for numbers of copies.
 _MOST_COPIES = 1e9
 
 
 class DensityOutlierDetector(OutlierMixin, DensityEstimatorMixin, BaseEstimator):
     """Outlier detector for any density estimator: outliers are rows of low held-out log-density.
 
-    A density is higher at its own training rows than at new rows, the more so the more closely it
-    follows them. A quantile of the log-densities of the training rows, taken as the threshold,
-    would therefore flag far too many new rows. Here **a training row is scored by a density that
-    was fitted without it**, any other row by the density of all training rows, and one threshold
-    serves both: it flags at most the fraction `contamination` of the training rows, and about the
-    same fraction of new rows of their distribution.
+    A density is higher at its own training rows than at new rows, in particular if its bandwidth is
+    small. A threshold at a quantile of the training rows' log-densities would therefore flag far too
+    many new rows. Here **a training row is scored by a density that was fitted without it**, any other
+    row by the density of all training rows. The same threshold is used for both: it flags at most the
+    fraction `contamination` of the training rows, and about the same fraction of new rows from their
+    distribution.
 
     Set `contamination` to the false-alarm rate that you accept, and `estimator` to choose the density:
 
@@ -74,22 +75,22 @@ class DensityOutlierDetector(OutlierMixin, DensityEstimatorMixin, BaseEstimator)
     ----------
     estimator : estimator, default=None
         Density that is fitted: any estimator with `fit` and with log-densities in nats as
-        `score_samples`, of this package or another. None is ``SmoothedScoreDiffusion()``. A Pipeline
-        of transformers and a density becomes a `TransformedDensity`, so that log-densities of folds
-        with unlike scales can be compared; put other transformers before the detector.
+        `score_samples`, of this package or another. None is ``SmoothedScoreDiffusion()``. A Pipeline of
+        transformers and a density becomes a `TransformedDensity`, so that log-densities of folds with
+        different scales can be compared; put other transformers before the detector.
     contamination : float or "auto", default=0.1
-        Fraction of the training rows to flag, above 0 and at most 0.5; rows of equal score are
-        flagged together or not at all. Where the training rows are known to be clean (novelty
-        detection), the false-alarm rate that is accepted. "auto" is for outliers of unknown
-        number, up to an eighth of the rows: see Notes.
+        Fraction of the training rows to flag, above 0 and at most 0.5; rows of equal score are flagged
+        together or not at all. If the training rows are known to be clean (novelty detection), pass the
+        false-alarm rate that you accept. "auto" is for an unknown number of outliers, up to an eighth
+        of the rows: see Notes.
     cv : int, cross-validation splitter, iterable of (train, test) or None, default=None
         How training rows are held out. None leaves out one row at a time where `estimator` has a method
-        ``leave_one_out_log_density`` (as the KDE and the diffusions have) and there are more than twenty
-        rows for each column: with fewer rows, what such a density learns from all rows together, its
-        metric, depends too much on the excluded row. Otherwise None makes five folds. An integer makes
-        that many shuffled folds; it costs as many fits, and is faster than leaving out single rows from
-        about 10^4 rows on. A splitter, or its splits, is used unchanged. Rows that it never tests, such
-        as the first of a TimeSeriesSplit, do not count in the threshold.
+        ``leave_one_out_log_density`` (as the KDE and the diffusions have) and there are more than
+        twenty rows for each column: with fewer rows, the metric, which is fitted to all rows, depends
+        too much on the excluded row. Otherwise None makes five folds. An integer makes that many
+        shuffled folds; it costs as many fits, and is faster than leaving out single rows from about
+        10^4 rows on. A splitter, or its splits, is used unchanged. Rows in no test set, such as the
+        first of a TimeSeriesSplit, do not affect the threshold.
     verbose : int, default=0
         1 reports the progress of calls, and the time that is left.
 
@@ -107,29 +108,29 @@ class DensityOutlierDetector(OutlierMixin, DensityEstimatorMixin, BaseEstimator)
     See Also
     --------
     sklearn.ensemble.IsolationForest : Faster, and independent of the units of the columns.
-    sklearn.neighbors.LocalOutlierFactor : Density relative to that of the neighbours.
+    sklearn.neighbors.LocalOutlierFactor : Compares the density at a row with that at its neighbours.
 
     Notes
     -----
-    A training row's score takes away **that row's own weight** and nothing else: of m equal rows
-    m - 1 remain, so a value that many rows hold is a usual one. Weights that are all whole numbers
-    count copies, k for a row of weight k; otherwise each row is one copy, with all of its weight.
-    Folds hold out a part of the rows. The copies of a row are spread over them, unless a splitter
-    decides, and the lowest of their log-densities counts. Where most rows have a copy by mistake,
-    held-out scores are too high, and so is the false-alarm rate: drop the copies first.
+    For the score of a training row only **that row's own weight** is removed: of m equal rows m - 1
+    remain, so that frequent values are not outliers. If all weights are whole numbers, a row of weight
+    k is k copies; otherwise each row is one copy with its whole weight. With folds, the copies of a row
+    are distributed over them (unless `cv` is a splitter), and the lowest of their log-densities is
+    used. If most rows were duplicated by mistake, held-out scores, and the false-alarm rate, are too
+    high: drop the copies first.
 
-    Scores are continuous: within a twentieth of the distance from a training row to its nearest
-    other row, in standard deviations of the columns, the log-density goes over linearly to the
-    held-out one of that row.
+    Scores are continuous: within a twentieth of the distance from a training row to its nearest other
+    row, in standard deviations of the columns, the score is interpolated linearly to the held-out score
+    of that row.
 
-    ``contamination="auto"`` assumes that log-densities below their quartile q have an exponential
-    tail, as those of normal rows in two dimensions have exactly. Its slope is taken from the
-    quartile and the octile o of the held-out log-densities, and the threshold is where one percent
-    of the rows remains: ``offset_ = q - 4.64 * (q - o)``. Of normal rows it flags 1.3 % in one
+    ``contamination="auto"`` assumes that log-densities below their lower quartile q have an exponential
+    tail, which is exact for a normal distribution in two dimensions. The quartile and the octile o of
+    the held-out log-densities determine the tail, and the threshold is where one percent of all rows
+    would be lower: ``offset_ = q - 4.64 * (q - o)``. Of normally distributed rows it flags 1.3 % in one
     dimension, 1 % in two and 0.6 % in ten; docs/evidence/compose.md has measured rates.
 
-    Folds are fitted to fewer rows than the final density, so held-out log-densities are a little
-    too low, and so is the false-alarm rate.
+    Densities of folds are fitted to fewer rows than the final density, so held-out log-densities, and
+    the false-alarm rate, are slightly too low.
 
     References
     ----------
@@ -159,8 +160,8 @@ class DensityOutlierDetector(OutlierMixin, DensityEstimatorMixin, BaseEstimator)
         sample_weight : array-like of shape (n_samples,), default=None
             Non-negative weights; a row of weight k counts as k equal rows.
         groups : array-like of shape (n_samples,), default=None
-            Labels of the rows that are held out together. A splitter gets them; with an integer
-            `cv`, or None for five, folds are made of groups.
+            Group label of each row; rows of a group are held out together. The labels are passed to a
+            splitter; an integer `cv` makes that many folds of groups, None five.
 
         Raises
         ------
@@ -174,8 +175,8 @@ class DensityOutlierDetector(OutlierMixin, DensityEstimatorMixin, BaseEstimator)
         Warns
         -----
         UserWarning
-            If there are too few rows to fit the density without some of them: the threshold is
-            then set on log-densities under the density of all rows.
+            If there are too few rows to fit the density without some of them: the threshold is then a
+            quantile of log-densities under the density of all rows.
         """
         contamination = _check_contamination(self.contamination)
         if self.estimator is not None:
@@ -222,7 +223,7 @@ class DensityOutlierDetector(OutlierMixin, DensityEstimatorMixin, BaseEstimator)
 
     @on_one_fit
     def score_samples(self, X: Any) -> np.ndarray:
-        """Return the log-density of each row; of a training row, the held-out one.
+        """Return the log-density of each row; for a training row, the held-out log-density.
 
         Parameters
         ----------
@@ -248,7 +249,7 @@ class DensityOutlierDetector(OutlierMixin, DensityEstimatorMixin, BaseEstimator)
             queries = take(as_given(X, checked) if self._table_ is None else X, new)
             log_density = log_density_of("estimator", self.estimator_, queries)
             share = share[new]
-            # Zero times -inf is no number.
+            # Zero times -inf would be NaN.
             near = share * np.where(share > 0, scores[new], 0.0)
             scores[new] = (1 - share) * log_density + near
         return scores
@@ -257,7 +258,7 @@ class DensityOutlierDetector(OutlierMixin, DensityEstimatorMixin, BaseEstimator)
     def decision_function(self, X: Any) -> np.ndarray:
         """Return ``score_samples(X) - offset_`` (n_samples,) in nats, negative for outliers.
 
-        `X`, and what is raised, are those of `score_samples`.
+        `X` and the errors are those of `score_samples`.
         """
         return self.score_samples(X) - self.offset_
 
@@ -265,13 +266,13 @@ class DensityOutlierDetector(OutlierMixin, DensityEstimatorMixin, BaseEstimator)
     def predict(self, X: Any) -> np.ndarray:
         """Return -1 for outliers and 1 for inliers, (n_samples,).
 
-        `X`, and what is raised, are those of `score_samples`.
+        `X` and the errors are those of `score_samples`.
         """
         return np.where(self.decision_function(X) < 0, -1, 1)
 
     @on_one_fit
     def attribute(self, X: Any) -> np.ndarray:
-        """Return how unusual each column makes a row: its log-density given the others, less the mean.
+        """Return how unusual each column of a row is: its log-density given the others, minus a mean.
 
         Parameters
         ----------
@@ -282,9 +283,9 @@ class DensityOutlierDetector(OutlierMixin, DensityEstimatorMixin, BaseEstimator)
         -------
         ndarray of shape (n_samples, n_features)
             In nats: ``log p(x_j | all other columns)`` minus its mean over 32 rows drawn from the
-            density, so that columns of any unit and kind can be compared. The lowest value of a row is
-            the column that makes it unusual. Where two columns contradict each other, both are low. A
-            missing cell has 0.
+            density, so that columns of any unit and kind can be compared. The column of the lowest
+            value makes the row unusual. If two columns contradict each other, both are low. Missing
+            cells get 0.
 
         Raises
         ------
@@ -295,20 +296,20 @@ class DensityOutlierDetector(OutlierMixin, DensityEstimatorMixin, BaseEstimator)
         -----
         UserWarning
             If rows of X are training rows: the density has a kernel at each of them, so that none of
-            their columns is unusual. Fit on the other rows to attribute them.
+            their columns seems unusual. Fit the detector without these rows first.
 
         Notes
         -----
-        It scores X and the drawn rows once for each column, and once more; a density of tables does so
-        in one call, with errors of a quarter of a nat. Integrals over numbers take most of the time.
-        The mean over the drawn rows is kept for later calls, which take as long as their rows.
+        X and the drawn rows are scored once for each column, and once jointly; a density of tables does
+        this in one call, with errors of a quarter of a nat. Integrals over numbers take most of the
+        time. The mean over the drawn rows is computed in the first call only.
         """
         checked = self._check_query(X)
         n_known = int(np.sum(self._near_rows_.at(checked)[1] > 0))
         if n_known:
             warn_user(
                 f"{n_known} of {len(checked)} rows of X are training rows, at which the density has "
-                "kernels of its own: their columns are reported as too usual. Fit the detector on the "
+                "a kernel each: their columns seem less unusual than they are. Fit the detector on the "
                 "other rows to attribute these."
             )
         given_others = getattr(unwrap(self.estimator_), "_given_others", self._given_others)
@@ -335,7 +336,7 @@ class DensityOutlierDetector(OutlierMixin, DensityEstimatorMixin, BaseEstimator)
         )
 
     def _check_query(self, X: Any, ignored: Any = ()) -> np.ndarray:
-        """See `DensityEstimatorMixin`; of a density of tables, rows as numbers."""
+        """See `DensityEstimatorMixin`; rows of tables are returned as numbers."""
         table = self._table_
         return super()._check_query(X, ignored) if table is None else table.points(X)
 
@@ -357,9 +358,9 @@ class DensityOutlierDetector(OutlierMixin, DensityEstimatorMixin, BaseEstimator)
         """Return the held-out log-density (n_points,) of distinct rows; NaN where not tested."""
         can_leave_out = (
             hasattr(fitted, "leave_one_out_log_density")
-            # A base was fitted to the row that would be left out.
+            # A `base` was fitted to all rows, also to the row that would be left out.
             and getattr(fitted, "base_", None) is None
-            # Its answers are in the order of its points_, which must be those of X.
+            # Leave-one-out values are in the order of `points_`, which must be the distinct rows of X.
             and np.array_equal(getattr(fitted, "points_", ()), rows.points)
         )
         columns = ColumnSpace.of(rows.points, rows.point_weights)
@@ -382,19 +383,19 @@ class DensityOutlierDetector(OutlierMixin, DensityEstimatorMixin, BaseEstimator)
             )
             return _in_sample(fitted, rows)
         log_density = np.full(len(rows.points), np.nan)
-        # Copies of a row in several folds: the lowest counts. NaN is where no fold tests.
+        # Of copies of a row in several folds the lowest value is used; NaN: the row is in no test set.
         np.fmin.at(log_density, apart.group, by_row)
         return log_density
 
 
 @dataclass(frozen=True, eq=False)
 class _NearRows:
-    """Distinct training rows with their held-out log-densities, and how near a query counts as one."""
+    """Distinct training rows, their held-out log-densities, and the radius in which these are used."""
 
     scale: np.ndarray  # Standard deviations of the columns (d,), in which distances are measured
     points: np.ndarray  # The rows (n_points, d), in these units
     held_out: np.ndarray
-    radius: np.ndarray  # The distance (n_points,) beyond which the row does not count
+    radius: np.ndarray  # Distance (n_points,) from the row within which its value is used
 
     @classmethod
     def of(cls, points: np.ndarray, held_out: np.ndarray) -> _NearRows:
@@ -405,15 +406,18 @@ class _NearRows:
         return cls(scale, scaled, held_out, radius)
 
     def at(self, queries: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return the log-density of the row nearest to queries (n, d), and its share in [0, 1]."""
+        """Return the held-out log-density (n,) of the nearest row, and its weight (n,) in the score.
+
+        The weight falls linearly from 1 at the row to 0 at its radius.
+        """
         distance, index = cKDTree(self.points).query(queries / self.scale)
         return self.held_out[index], np.maximum(1 - distance / self.radius[index], 0.0)
 
 
 def _density_of_x(estimator: Any) -> Any:
-    """Return a Pipeline of transformers and a density as TransformedDensity, others unchanged.
+    """Return a TransformedDensity for a Pipeline of transformers and a density, others unchanged.
 
-    Each fold has transformers of its own, so that only log-densities in units of X can be compared.
+    Transformers are fitted in each fold, so that only log-densities in units of X can be compared.
     """
     if not isinstance(estimator, Pipeline) or len(estimator.steps) == 1:
         return estimator
@@ -438,13 +442,13 @@ def _check_contamination(contamination: Any) -> float | None:
 
 
 def _threshold(scores: np.ndarray, weights: np.ndarray, contamination: float | None) -> float:
-    """Return the threshold below which at most a fraction of the weight is; None is "auto"."""
+    """Return the threshold, below which at most `contamination` of the weight is; None is "auto"."""
     values, index = np.unique(scores, return_inverse=True)
     up_to = np.cumsum(np.bincount(index.ravel(), weights=weights))
     # Sums of weights are rounded.
     up_to = up_to / (up_to[-1] * (1 + 1e-12))
     if contamination is not None:
-        # The first value whose rows would be too many, if they were flagged too.
+        # The smallest value such that flagging its rows as well would exceed the fraction.
         return float(values[np.searchsorted(up_to[:-1], contamination, "right")])
     upper, lower = (values[np.searchsorted(up_to, share)] for share in (_UPPER, _LOWER))
     if lower == -np.inf:
@@ -453,7 +457,7 @@ def _threshold(scores: np.ndarray, weights: np.ndarray, contamination: float | N
 
 
 def _copies(rows: TrainingRows) -> np.ndarray:
-    """Return how many copies each distinct row has (n_points,); see the notes of the class."""
+    """Return the number of copies (n_points,) of each distinct row; see the notes of the class."""
     weight = rows.weight
     if weight is None or weight.max() > _MOST_COPIES or np.any(weight != np.round(weight)):
         return np.bincount(rows.group)
@@ -469,7 +473,7 @@ def _leave_one_out(fitted: Any, rows: TrainingRows) -> np.ndarray:
 
 
 def _copies_apart(rows: TrainingRows, folds: Folds) -> tuple[TrainingRows, Folds]:
-    """Return rows, and as many folds of them, each with an equal part of the copies of a row."""
+    """Return rows and folds in which the copies of each row are distributed evenly over the folds."""
     copies, n_folds = _copies(rows), len(folds)
     if np.all(copies == 1):
         return rows, folds

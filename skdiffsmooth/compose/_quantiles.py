@@ -6,9 +6,9 @@ t = (x - x_k) / (x_{k+1} - x_k),
 
     z = z_k + (z_{k+1} - z_k) (s t^2 + d_k t (1 - t)) / (s + (d_k + d_{k+1} - 2 s) t (1 - t)).
 
-It has a continuous derivative and an inverse in closed form. Beyond the outer knots, the extreme values,
-it grows like a square root: z = z_K + 2 sqrt(1 + d_K (x - x_K)) - 2. So heavy tails become lighter, and
-a draw far out in z remains a finite row.
+It has a continuous derivative and an inverse in closed form. Beyond the outermost knots, which are the
+extreme values, it grows like a square root: z = z_K + 2 sqrt(1 + d_K (x - x_K)) - 2. So heavy tails
+become lighter, and draws of large z are mapped to finite values.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class _Spline(NamedTuple):
     slope: np.ndarray
 
     def forward(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return normal scores of values, and the logarithm of the slope there."""
+        """Return the normal scores of values x (n,), and the logarithms (n,) of the slope at them."""
         k, t, secant = self._cell(x, self.x)
         lower, upper = self.slope[k], self.slope[k + 1]
         mixed = t * (1 - t)
@@ -47,14 +47,14 @@ class _Spline(NamedTuple):
         return z, log_slope
 
     def inverse(self, z: np.ndarray) -> np.ndarray:
-        """Return the values of normal scores."""
+        """Return the values (n,) whose normal scores are z (n,)."""
         k, _, secant = self._cell(z, self.z)
         lower, upper = self.slope[k], self.slope[k + 1]
         rise = np.clip(z, self.z[0], self.z[-1]) - self.z[k]
         excess = rise * (lower + upper - 2 * secant)
         width, height = self.x[k + 1] - self.x[k], self.z[k + 1] - self.z[k]
         a, b, c = height * (secant - lower) + excess, height * lower - excess, -secant * rise
-        # The root in [0, 1], in the form that does not cancel.
+        # The root in [0, 1], in the form without cancellation.
         t = -2 * c / (b + np.sqrt(np.maximum(b**2 - 4 * a * c, 0.0)))
         x = self.x[k] + width * t
         for end, sign in ((0, -1.0), (-1, 1.0)):
@@ -64,19 +64,19 @@ class _Spline(NamedTuple):
         return x
 
     def _cell(self, at: np.ndarray, knots: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Return interval, position in it from 0 to 1, and mean slope of the interval."""
+        """Return each value's interval, the position in the interval (0 to 1), and its mean slope."""
         k = np.clip(np.searchsorted(knots, at, side="right") - 1, 0, len(knots) - 2)
         t = np.clip((at - knots[k]) / (knots[k + 1] - knots[k]), 0.0, 1.0)
         return k, t, (self.z[k + 1] - self.z[k]) / (self.x[k + 1] - self.x[k])
 
 
 class QuantileSpline(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
-    """Map each column to normal scores by a smooth monotone function through few quantiles.
+    """Maps each column to normal scores by a smooth monotone function through few quantiles.
 
     Unlike `sklearn.preprocessing.QuantileTransformer` it has a continuous derivative, is onto all of
-    R, and has a square root beyond the training range. Columns that others determine are only
-    scaled (up to twice the training range): the map of a total is none of the maps of its parts, and
-    relations between copies would have another width at each row.
+    R, and grows like a square root beyond the training range. Columns that others determine are only
+    scaled (up to twice the training range): the map of a total does not follow from the maps of its
+    parts, and the relation to a copy would have another width at each row.
 
     - `n_knots`: number of quantiles; fewer where rows are few, or quantiles are equal.
     """
@@ -130,7 +130,7 @@ def _fit(values: np.ndarray, weight: np.ndarray, n_knots: int) -> _Spline:
     ranks = np.cumsum(mass) - mass / 2
     if len(distinct) < 3:
         return _Spline(np.array([-1.0, 1.0]) + distinct.mean(), np.array([-1.0, 1.0]), np.ones(2))
-    # Even in rank, and halving towards both ends.
+    # Ranks of the knots: evenly spaced, then halved repeatedly towards both ends.
     first = max(ranks[0], 1 - ranks[-1])
     even = (np.arange(n_knots) + 0.5) / n_knots
     tail = first * 2.0 ** np.arange(0, 64)
@@ -142,7 +142,7 @@ def _fit(values: np.ndarray, weight: np.ndarray, n_knots: int) -> _Spline:
     if len(x) < 2:
         x, z = distinct[[0, -1]], ndtri(ranks[[0, -1]])
     secant = np.diff(z) / np.diff(x)
-    # Harmonic means weighted by the neighbouring widths keep the slopes between the secants.
+    # Harmonic means, weighted by widths, keep each slope between those of the neighbouring secants.
     width = np.diff(x)
     inner = (width[:-1] + width[1:]) / (width[:-1] / secant[1:] + width[1:] / secant[:-1])
     return _Spline(x, z, np.concatenate([secant[:1], inner, secant[-1:]]))

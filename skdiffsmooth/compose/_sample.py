@@ -25,11 +25,10 @@ def sample(
 ) -> Any:
     """Draw rows from any fitted density, pipeline or search.
 
-    Pipelines and searches have no method `sample`; this function draws from them as from the
-    densities themselves. Rows drawn from a density inside a pipeline go back through the inverses
-    of the steps before it, so they have the units of the data. Their distribution, directions
-    dropped by PCA included, is that of `TransformedDensity` with the same steps. Rows outside the
-    range of a step are drawn again.
+    Pipelines and searches have no method `sample`; this function draws from them, too. Rows drawn from
+    the last step of a pipeline are mapped to the units of the data by the inverses of the steps before
+    it. Their distribution is that of `TransformedDensity` with the same steps, also along directions
+    dropped by PCA. Rows outside the range of a step are drawn again.
 
     >>> from sklearn.datasets import load_iris
     >>> from sklearn.mixture import GaussianMixture
@@ -50,28 +49,29 @@ def sample(
     fitted : estimator
         A density estimator with a method `sample` (of this package, `KernelDensity`, `GaussianMixture`,
         your own), a `Pipeline` that ends in one, a search over either with ``refit``, or a
-        `FrozenEstimator` around one of these; nested as you like. It is not changed.
+        `FrozenEstimator` around one of these, in any nesting. It is not changed.
     n_samples : int, default=1
         Number of rows.
     random_state : int, RandomState or None, default=None
-        Seed of the draws; None draws anew at every call, also from an estimator with a `random_state` of
-        its own. No global state is used or changed, also where scikit-learn's own method would.
+        Seed of the draws; None draws anew at every call, also from an estimator with a `random_state`
+        of its own. numpy's global state is neither used nor changed, even if scikit-learn's own method
+        would use it.
     output : {"default", "pandas", "polars"}, default="default"
-        Container. "default" is an array; from a `TableDensity`, or a classifier of such densities, it is
-        a table like that of training. The others are data frames with the column names of the training
-        rows (x0, x1, ... if they had none); from a classifier, with the classes in a last column,
-        ``"target"`` (or ``"target_"``, where that is a name of X). The names of containers are those
-        of scikit-learn's `set_output`, which itself applies to `transform` only, and densities have no
-        `transform`.
+        Type of the result. "default" is an array; from a `TableDensity`, or a classifier of such
+        densities, a table of the same type as the training table. The others are data frames with the
+        column names of the training rows (x0, x1, ... if they had none); from a classifier, with the
+        classes in a last column, ``"target"`` (or ``"target_"``, where that is a name of X). The names
+        are those of scikit-learn's `set_output`, which itself applies to `transform` only.
     given : mapping from column to value, default=None
-        Condition the draws on these columns: labels or indices; each value one number in units of X,
-        or an array of shape (n_samples,). For a `TableDensity` values are those of its columns, such as
-        categories. The steps of a pipeline must change each column on its own.
+        Draw rows conditional on these values of columns, which are given by label or index; each value
+        is a number in units of X, or an array of shape (n_samples,). For a `TableDensity` they are
+        values of its columns, such as categories. The steps of a pipeline must change each column on
+        its own.
 
     Returns
     -------
     ndarray of shape (n_samples, n_features) or DataFrame
-        Independent draws, in random order. In a frame of another library than that of training,
+        Independent draws, in random order. In a frame of another library than the training frame's,
         categories of a `TableDensity` are text. From a classifier, such as `DensityClassifier`, arrays
         are a pair (X, y), as its own `sample` returns them.
 
@@ -119,10 +119,9 @@ def sample(
 
 
 def names_of_columns(fitted: Any, n_features: int) -> list[Any]:
-    """Return the labels of the training columns, from the first estimator that was fitted on them.
+    """Return the labels of the training columns, from the outermost estimator that has them.
 
-    For a density of tables these are the columns that it does not leave out. Columns of arrays are
-    called x0, x1, ...
+    Columns that a density of tables leaves out are omitted. Columns of arrays are called x0, x1, ...
     """
     density = _density_of_tables(fitted)
     if density is not None:
@@ -147,7 +146,7 @@ def _own_labels(fitted: Any) -> np.ndarray | None:
 
 
 def _density_of_tables(fitted: Any) -> Any:
-    """Return the fitted density or classifier of tables that `fitted` is or holds, or None."""
+    """Return the fitted density or classifier of tables in `fitted` (or `fitted` itself), or None."""
     check_is_fitted(fitted)
     inner = unwrap(fitted)
     while isinstance(inner, Pipeline) and all(
@@ -164,7 +163,7 @@ def _as_frame(rows: Any, output: str, names: Any) -> Any:
     if library == output:
         return rows
     if library in ("pandas", "polars"):
-        # Lists of Python's own types: categories become text.
+        # Lists of plain Python values: categories become text.
         rows = {str(name): list(rows[name]) for name in names}
     if output == "pandas":
         import pandas as pd

@@ -41,11 +41,11 @@ from ._unconditional import draw
 
 __all__ = ["DensityStacking"]
 
-# Approximate number of fits that choose the default members, for reports of progress.
+# Approximate cost, in fits, of choosing the default members; for progress reports.
 _FITS_OF_FAMILY = 40
-# Weights depend on the number of held-out rows little: k weights cost k / 2n nats a row.
-# Scoring one takes a time that grows with the square of the number of columns: above 64 of these the
-# number of rows falls as much, down to 200 (docs/evidence/local.md).
+# Bounds of the number of held-out rows. k weights fitted to n rows lose about k / 2n nats a row, so few
+# rows suffice. The time to score a row grows with the square of the number of columns; above 64 columns
+# the number of rows is reduced by the same factor (docs/evidence/local.md).
 _MOST_HELD_OUT, _LEAST_HELD_OUT, _COLUMNS_OF_ALL = 2000, 200, 64
 
 
@@ -53,9 +53,9 @@ class DensityStacking(PosteriorMixin, DensityOfColumnsMixin, BaseEstimator):
     """Mixture of densities whose weights maximise the log-likelihood of held-out rows.
 
     The density is ``sum_k weights_[k] * p_k(x)``. Every member is fitted to parts of the rows and
-    scored on the others, so that a member which merely reproduces its training rows gets no
-    weight. The log-likelihood of the held-out rows is concave in the weights and has one maximum;
-    there the mixture is at least as good as its best member.
+    scored on the others, so that a member which merely reproduces its training rows gets no weight. The
+    log-likelihood of the held-out rows is concave in the weights; at its maximum the mixture is at
+    least as good on these rows as its best member.
 
     Without `estimators`, one call mixes the densities of this package. Pass `estimators` to choose the
     members, `cv` to choose how rows are held out, and ``combine="best"`` to keep a single member:
@@ -77,32 +77,33 @@ class DensityStacking(PosteriorMixin, DensityOfColumnsMixin, BaseEstimator):
     estimators : list of (str, estimator), default=None
         The members with their names: estimators with `fit` and with log-densities in nats as
         `score_samples`, of this package or another (KernelDensity, GaussianMixture). "drop" in the
-        place of an estimator leaves it out. A broad member, such as a GaussianMixture of one
-        component, serves as background for rows far from all others. None takes the densities of
-        this package: smoothed rows, as they are and after a spline of each column through its
-        quantiles, manifold Parzen windows, and Gaussian mixtures of 1 to 32 components (the mean of
-        eight restarts each; not with sample weights). Those that cannot be fitted to X are left out with
+        place of an estimator leaves it out. A broad member, such as a GaussianMixture of one component,
+        gives rows far from all others a higher density. None takes the densities of this package:
+        SmoothedScoreDiffusion of the rows and of rows mapped by splines through the quantiles of each
+        column, manifold Parzen windows, and Gaussian mixtures of 1 to 32 components (the mean of eight
+        restarts each; not with sample weights). Members that cannot be fitted to X are left out with
         a warning. Add a ManifoldAdaptedDiffusion where rows lie on a curved sheet.
     cv : int, cross-validation splitter, iterable of (train, test) or "prefit", default=5
-        How rows are held out. An integer makes that many shuffled folds, the same at every fit, in which
-        equal rows stay together: a row is no held-out row while its copy is in training. At most 2000
-        distinct rows are scored, of d > 64 columns 2000 (64 / d)^2 but at least 200. A splitter, or
-        its splits, is used unchanged; rows that it never tests, such as the first of a TimeSeriesSplit,
-        do not count in the weights. "prefit" takes copies of members that were fitted before and learns
-        the weights from the rows passed to `fit`, which must be new to the members. None is 5.
+        How rows are held out. An integer makes that many shuffled folds, the same at every fit, in
+        which equal rows are in the same fold, so that no held-out row has a copy among the training
+        rows. At most 2000 distinct rows are scored; with d > 64 columns 2000 (64 / d)^2, but at least
+        200. A splitter, or its splits, is used unchanged; rows in no test set, such as the first of a
+        TimeSeriesSplit, do not affect the weights. "prefit" copies members that are already fitted, and
+        chooses the weights by the rows passed to `fit`, on which the members must not have been fitted.
+        None is 5.
     combine : {"mixture", "best"}, default="mixture"
         Whether to mix the members, or to keep the one of highest held-out log-likelihood.
     settings : {"once", "fold"}, default="once"
-        From which rows members choose their settings. "once" is from all rows: a member keeps the
-        metric, the scales (relative to the bandwidth of the rows that it is fitted to; windows keep
-        their bandwidth), the background and the solver of its fit to all rows in every fold, and a
-        search keeps its best estimator. The default members that smooth mapped rows have the settings of
-        the one that smooths the rows themselves. "fold" chooses anew in each fold, so that nothing is
-        learned from a held-out row; fits of smoothed rows in folds then take about ten times as long.
-        Choose it for searches over many candidates, and where groups or time separate the folds.
+        Rows by which members choose their settings. "once": by all rows. In every fold a member then
+        has the metric, the scales (as multiples of the fold's own bandwidth h; Parzen windows keep
+        their bandwidth), the background and the solver of its fit to all rows, and a search its best
+        estimator. Default members that smooth mapped rows use the settings of the one that smooths
+        unmapped rows. "fold": settings are chosen again in each fold, so that nothing is learned from a
+        held-out row; fits of SmoothedScoreDiffusion in folds then take about ten times as long. Choose
+        it for searches over many candidates, and where folds are separated by groups or time.
     time_limit : float or None, default=None
-        Seconds after which no further member is tried, in the order of `estimators`; at least one is.
-        Which members are tried depends on the speed of the machine; a warning names the others.
+        Seconds after which no further member is fitted; at least one is. Members are fitted in the
+        order of `estimators`. How many are fitted depends on the machine; a warning names the others.
     n_jobs : int or None, default=None
         Number of joblib workers for members and folds. None is one, or what a
         ``joblib.parallel_config`` sets; -1 is all cores.
@@ -112,16 +113,16 @@ class DensityStacking(PosteriorMixin, DensityOfColumnsMixin, BaseEstimator):
     Attributes
     ----------
     weights_ : ndarray of shape (n_members,)
-        Weights of the members that are not dropped; they sum to one. Exactly zero where a member
-        would lower the likelihood.
+        Weights of the members that are not dropped; they sum to one. They are exactly zero for members
+        that would lower the likelihood.
     estimators_ : list of estimators
         The members that are not dropped, fitted to all rows.
     named_estimators_ : Bunch
-        The same by name.
+        The fitted members by name.
     oof_log_density_ : ndarray of shape (n_kept, n_members)
-        Out-of-fold log-density, in nats, of each row of positive weight (in the order of X) under
-        each member fitted without it, NaN for rows that are not scored; with "prefit", under the
-        members as they are.
+        Out-of-fold log-density, in nats, of each row of positive weight (in the order of X) under each
+        member fitted without it; NaN for rows that are not scored. With "prefit", log-densities under
+        the members unchanged.
     n_features_in_, feature_names_in_ : int, ndarray of shape (n_features,)
         Number of columns; their names, where X had them.
 
@@ -131,14 +132,15 @@ class DensityStacking(PosteriorMixin, DensityOfColumnsMixin, BaseEstimator):
 
     Notes
     -----
-    Costs ``cv + 1`` fits of each member. The weights take a few hundred iterations of EM, of
-    ``n_points * n_members`` operations each, until the log-likelihood is within 1e-8 nats a row of
-    its maximum: by concavity the maximum is at most ``max_k sum_i w_i p_k(x_i) / p(x_i) - 1``
-    higher, with row weights w_i that sum to one [2]_.
+    Each member is fitted ``cv + 1`` times. The weights take a few hundred iterations of EM, of
+    ``n_points * n_members`` operations each, until the log-likelihood is within 1e-8 nats a row of its
+    maximum: by concavity the maximum is at most ``max_k sum_i w_i p_k(x_i) / p(x_i) - 1`` higher, with
+    row weights w_i that sum to one [2]_.
 
-    Tables with categories, dates or missing cells are taken if all members are `TableDensity` (or
-    searches over one). All rows decide the kinds of their columns, and members keep these in every fold;
-    all else is fitted anew. Draws are tables then, and there is no posterior:
+    Tables with categories, dates or missing cells are accepted if all members are `TableDensity` (or
+    searches over one). The kinds of their columns are determined from all rows and kept in every fold;
+    everything else is fitted in each fold. Samples are then tables, and the posterior methods raise an
+    error:
 
     >>> import pandas as pd
     >>> from skdiffsmooth import KDESampler
@@ -154,9 +156,9 @@ class DensityStacking(PosteriorMixin, DensityOfColumnsMixin, BaseEstimator):
     Members must be densities of the same X. A Pipeline with a scaler reports the density of scaled
     rows and is refused: put the scaler before the stacking, or use TransformedDensity.
 
-    `sample` draws each row from a member chosen by its weight; with `given` also by its density at the
-    given values. A member of positive weight whose log-density is NaN or +inf raises an error that names
-    it.
+    `sample` draws each row from a member, chosen with a probability equal to its weight; with `given`,
+    in proportion to weight times density at the given values. A member of positive weight whose
+    log-density is NaN or +inf raises an error that names it.
 
     A row at which all log-densities are -inf (compact kernels) is left out when the weights are
     chosen, with a warning, since no weights give it a positive density.
@@ -217,7 +219,7 @@ class DensityStacking(PosteriorMixin, DensityOfColumnsMixin, BaseEstimator):
     def fit(
         self, X: Any, y: Any = None, sample_weight: Any = None, groups: Any = None
     ) -> DensityStacking:
-        """Choose the weights by held-out log-densities of all members, and fit these to all rows.
+        """Fit all members to all rows, and choose the weights by their held-out log-densities.
 
         Parameters
         ----------
@@ -227,13 +229,14 @@ class DensityStacking(PosteriorMixin, DensityOfColumnsMixin, BaseEstimator):
         sample_weight : array-like of shape (n_samples,), default=None
             Non-negative weights; a row of weight k counts as k equal rows.
         groups : array-like of shape (n_samples,), default=None
-            Labels of the rows that are held out together. A splitter gets them; with an integer
-            `cv`, folds are made of groups.
+            Group label of each row; rows of a group are held out together. The labels are passed to a
+            splitter; an integer `cv` makes that many folds of groups.
 
         Raises
         ------
         TypeError
-            If a member is not a density estimator, or takes no weights if some are passed.
+            If a member is not a density estimator, or if `sample_weight` is passed and a member takes
+            no weights.
         ValueError
             If X, the weights or a parameter is out of range, if a member fails (its name is in the
             message), or if all held-out rows have density zero under every member; the estimator
@@ -268,7 +271,8 @@ class DensityStacking(PosteriorMixin, DensityOfColumnsMixin, BaseEstimator):
         if isinstance(self.cv, str):
             names, fitted, log_density = self._prefit(members, rows)
         else:
-            # A default member that cannot be fitted to X is left out; one of the user's is an error.
+            # A default member that cannot be fitted to X is left out; for a member of the user's the
+            # error is raised.
             optional = [self.estimators is None and k > 0 for k in range(len(members))]
             trials = MemberTrials(members, rows, folds, optional, self.settings, n_jobs)
             trials.run(end, self.time_limit)
@@ -349,10 +353,10 @@ class DensityStacking(PosteriorMixin, DensityOfColumnsMixin, BaseEstimator):
 
     @property
     def base_measure_(self) -> dict[Any, str]:
-        """What log-densities of each column are with respect to, of densities of tables."""
+        """The measure of log-densities by column, if members are densities of tables."""
         if self._table_ is None:
             raise AttributeError(
-                "base_measure_ is of a stack that is fitted and whose members are densities of tables."
+                "base_measure_ exists only if the members are densities of tables."
             )
         return self._table_.base_measure
 
@@ -394,7 +398,7 @@ class DensityStacking(PosteriorMixin, DensityOfColumnsMixin, BaseEstimator):
         return members, np.log(self.weights_[used])
 
     def _family(self, rows: TrainingRows, folds: Folds) -> list[tuple[str, Any]]:
-        """Return the default members, with the settings of the smoothed rows if chosen once."""
+        """Return the default members; with settings="once" the settings are from one fit to all rows."""
         smoothed: Any = SmoothedScoreDiffusion()
         if self.settings == "once":
             fitted = fit_member("member 'smoothed'", smoothed, rows.given, rows.weight)
@@ -429,7 +433,7 @@ class DensityStacking(PosteriorMixin, DensityOfColumnsMixin, BaseEstimator):
 
 
 def _some(test: np.ndarray, group: np.ndarray, n_folds: int, n_columns: int) -> np.ndarray:
-    """Return rows to score in one of the folds, evenly among the distinct rows that `group` numbers."""
+    """Return the test rows to score, evenly spaced among the distinct rows numbered by `group`."""
     fewer = _MOST_HELD_OUT * _COLUMNS_OF_ALL**2 // n_columns**2
     n = min(_MOST_HELD_OUT, max(_LEAST_HELD_OUT, fewer))
     distinct = np.unique(group[test])
@@ -438,7 +442,7 @@ def _some(test: np.ndarray, group: np.ndarray, n_folds: int, n_columns: int) -> 
 
 
 def _pairs(estimators: Any) -> list[tuple[str, Any]]:
-    """Return `estimators` as a list of pairs; an empty list, which `fit` rejects, if it is none."""
+    """Return `estimators` as a list of (name, estimator), or an empty list if it is no such list."""
     if not isinstance(estimators, list | tuple):
         return []
     pairs = [tuple(pair) for pair in estimators if isinstance(pair, list | tuple)]

@@ -36,19 +36,19 @@ from ._members import (
 )
 from ._unconditional import draw, draw_through
 
-# Draws that estimate how much mass of the density is inside the range of a transformer that does
-# not reach all of R^d. The standard error is sqrt(m * (1 - m) / 4096) for mass m: 0.004 nats where
-# a twentieth is outside. If the first 512 draws are all inside, the rest are not drawn: an outside
-# mass of 0.4 % is missed one time in eight, and draws of a diffusion cost more than its fit. The
-# seed is fixed, so that a search compares candidates on the same draws.
+# Numbers of draws that estimate the mass of the density inside the range of a transformer that is not
+# onto R^d, and their seed. The standard error is sqrt(m * (1 - m) / 4096) for mass m: 0.004 nats where
+# a twentieth is outside. If the first 512 draws are all inside, the rest are not drawn: an outside mass
+# of 0.4 % is missed one time in eight, and draws of a diffusion cost more than its fit. The seed is
+# fixed, so that a search compares candidates on the same draws.
 FIRST_DRAWS, MORE_DRAWS, MASS_SEED = 512, 3584, 0
-# What these learn does not depend on how often a row occurs.
+# Fits of these classes do not depend on how often a row occurs.
 UNWEIGHTED = (MinMaxScaler, MaxAbsScaler, FunctionTransformer, FrozenEstimator)
-# `fit` warns if a column comes back from the transformer with an error above this fraction of its
-# standard deviation: at a bandwidth of a hundredth of that deviation, log-densities are then off by
-# about 1e-4 nats.
+# `fit` warns if transformer and inverse change a column by more than this fraction of its standard
+# deviation: at a bandwidth of a hundredth of that deviation, log-densities are then off by about 1e-4
+# nats.
 MAX_INVERSE_ERROR = 1e-6
-# Rows are repeated by their weights up to this total; a larger sum is taken for a mistake.
+# Rows are repeated by their weights up to this total number; a larger sum raises an error.
 MAX_ROWS = 10_000_000
 
 
@@ -56,11 +56,12 @@ class TransformedDensity(PosteriorMixin, DensityOfColumnsMixin, BaseEstimator):
     """Density fitted to transformed rows that reports log-densities and samples in the units of X.
 
     ``score_samples(x) = estimator_.score_samples(T(x)) + log|det dT/dx|``: the log-density of X. A
-    Pipeline reports that of T(X) instead, which changes with the units of T. So a search over
-    transformers compares equal quantities here, and samples come back through the inverse. Choose
-    it wherever a scaler, a power transform or PCA stands before a density.
+    Pipeline returns that of T(X) instead, which depends on the units of T(X). With this estimator a
+    search over transformers compares log-densities of the same X, and samples are mapped back to X by
+    the inverse. Use it for any density after a scaler, a power transform or PCA.
 
-    Set `estimator` and `transformer`; pass `log_abs_det` for a transformer that is not known:
+    Set `estimator` and `transformer`; pass `log_abs_det` for a transformer that is not in the list
+    below:
 
     >>> import numpy as np
     >>> from sklearn.model_selection import GridSearchCV
@@ -81,7 +82,7 @@ class TransformedDensity(PosteriorMixin, DensityOfColumnsMixin, BaseEstimator):
     Parameters
     ----------
     estimator : estimator, default=None
-        The density, with `fit`, `score_samples` and, to draw, `sample`. None is
+        The density, with `fit` and `score_samples`; drawing rows also needs `sample`. None is
         `SmoothedScoreDiffusion()`.
     transformer : transformer, "passthrough" or None, default=None
         Applied to the rows first. Known are `StandardScaler`, `MinMaxScaler`, `MaxAbsScaler`,
@@ -91,7 +92,7 @@ class TransformedDensity(PosteriorMixin, DensityOfColumnsMixin, BaseEstimator):
         registration with `change_of_variables`. None and "passthrough" leave the rows unchanged.
     log_abs_det : callable, default=None
         Maps rows (n, d), in units of X, to log|det dT/dx| of the whole transformer, shape (n,). It
-        replaces what is known about the transformer.
+        takes precedence over a registered function.
 
     Attributes
     ----------
@@ -109,35 +110,35 @@ class TransformedDensity(PosteriorMixin, DensityOfColumnsMixin, BaseEstimator):
 
     See Also
     --------
-    sample : Draws from pipelines and searches too, as data frames on request.
+    sample : Draws from pipelines and searches, too, as arrays or data frames.
     change_of_variables : The registry of transformers.
     sklearn.compose.TransformedTargetRegressor : The same idea for regression.
 
     Notes
     -----
-    *PCA* with fewer components than columns is completed by independent Gaussian noise along the dropped
-    directions, of their mean variance, as in probabilistic PCA; with all components it is a rotation.
+    *PCA* with fewer components than columns is completed by independent Gaussian noise along the
+    dropped directions, with their mean variance, as in probabilistic PCA; with all components it is a
+    rotation.
 
     *QuantileTransformer* is continued linearly at its mean slope beyond the training range, where
-    scikit-learn's is constant, and joins tied quantiles, where scikit-learn's jumps; so it has an
-    inverse, and a query beyond the largest training row has a finite log-density. Its slope
-    between two quantiles is large where they are close: use ten rows or more for each quantile.
+    scikit-learn's is constant, and equal quantiles are merged, where scikit-learn's jumps. So it has an
+    inverse, and a query above the largest training value has a finite log-density. The slope between
+    two close quantiles is large: use ten rows or more for each quantile.
 
-    *PowerTransformer* reaches all of R only for exponents between 0 and 2 (Yeo-Johnson) or at 0
-    (Box-Cox). Elsewhere, and for any transformer that is not known to reach all of R^d, the
-    density of the transformed rows is restricted to the range: samples outside are drawn again,
-    and `log_mass_` is estimated from 4096 seeded draws (512 if all of these are inside), to 0.004
-    nats where a twentieth of the mass is outside.
+    *PowerTransformer* has the range R only for exponents between 0 and 2 (Yeo-Johnson) or at 0
+    (Box-Cox). Elsewhere, and for any transformer that is not known to be onto R^d, the density of the
+    transformed rows is restricted to the range: samples outside are drawn again, and `log_mass_` is
+    estimated from 4096 seeded draws (512 if all of these are inside), to 0.004 nats where a twentieth
+    of the mass is outside.
 
     Rows outside the domain of the transformer (not positive under Box-Cox or a logarithm) have
     log-density -inf, and so have rows whose transformed values exceed 1e150. `given` and `columns` need
-    a transformer that does not mix columns and reaches all of R^d; `sample` needs its inverse.
+    a transformer that does not mix columns and is onto R^d; `sample` needs its inverse.
 
     A row of weight k counts as k equal rows. Where the transformer or the density takes no
     weights, rows are repeated, which needs whole numbers.
 
-    Cost: that of the density and of the transformer, and in `fit` the 512 or 4096 draws where the
-    range is not all of R^d.
+    Besides fitting both, `fit` draws 512 or 4096 rows if the range is not all of R^d.
 
     References
     ----------
@@ -169,15 +170,15 @@ class TransformedDensity(PosteriorMixin, DensityOfColumnsMixin, BaseEstimator):
         TypeError
             If the Jacobian of the transformer is not known, or `estimator` is not a density.
         ValueError
-            If X or the weights are out of range, if the transformer has no inverse, if rows are
-            outside its domain, if weights are fractions and it takes none, or if the density is
-            one with respect to the volume of a manifold.
+            If X or the weights are out of range, if the transformer has no inverse, if rows are outside
+            its domain, if weights are fractions and transformer or density takes none, or if the
+            density is with respect to volume on a manifold.
 
         Warns
         -----
         UserWarning
-            If rows come back from the transformer and its inverse changed by more than a millionth
-            of their column's standard deviation, as from a power transform far from zero.
+            If transformer and inverse change values by more than a millionth of their column's standard
+            deviation, such as a power transform far from zero.
         """
         rows = check_table(X, self)
         weight = None
@@ -213,7 +214,8 @@ class TransformedDensity(PosteriorMixin, DensityOfColumnsMixin, BaseEstimator):
 
     def _log_density_of_rows(self, X: np.ndarray, passed: Any) -> np.ndarray:
         Z, log_factor = self._fitted_change().forward(X)
-        # Squares of such values overflow, so the density is zero there; many densities refuse them.
+        # Squares of such values overflow, and many densities raise an error, so the density is set to
+        # zero.
         beyond = np.abs(Z).max(axis=1) > LARGEST
         log_density = np.asarray(self.estimator_.score_samples(np.where(beyond[:, None], 0.0, Z)))
         return np.where(beyond, -np.inf, log_density) + log_factor - self.log_mass_
@@ -300,10 +302,10 @@ def _change(transformer: Any, log_abs_det: Any) -> ChangeOfVariables:
 
 
 def _spanning(rows: np.ndarray, weight: np.ndarray | None) -> tuple[np.ndarray, np.ndarray | None]:
-    """Return the rows (n, d) and weights that a transformer is fitted to: those given, or the table's.
+    """Return the rows (n, d) and weights to fit a transformer to: those of the fold, or of its table.
 
-    In a fold that spans fewer directions than its table, PCA would drop or whiten rounding errors, by
-    which held-out rows are then off by up to 1e31 nats.
+    If a fold spans fewer directions than its table, PCA would drop directions or whiten rounding errors,
+    and log-densities of held-out rows would be wrong by up to 1e31 nats; then the table is used.
     """
     table = whole_table()
     if table is None or table.has_classes:
@@ -318,16 +320,16 @@ def _spanning(rows: np.ndarray, weight: np.ndarray | None) -> tuple[np.ndarray, 
 def _image_of_table(
     change: ChangeOfVariables, rows: np.ndarray, weight: np.ndarray | None
 ) -> WholeTable:
-    """Return the transformed table of which the rows (n, d) with weights are a part, or all."""
+    """Return the transformed whole table, of which the weighted rows (n, d) are all rows or a fold."""
     table = whole_table()
     if table is None:
         table = WholeTable(*merge_duplicates(rows, check_sample_weight(weight, len(rows))))
-    # Rounding errors of the rows, which the transformer may enlarge.
+    # The rounding errors of rows, which the transformer may magnify, are mapped as well.
     signs = np.where(np.random.RandomState(0).uniform(size=table.points.shape) < 0.5, -1.0, 1.0)
     errors = np.maximum(table.rounding, np.finfo(np.float64).eps * np.abs(table.points))
     moved, moved_factor = change.forward(table.points + signs * errors)
     image, log_factor = change.forward(table.points)
-    # The errors of some rows may lead out of the domain.
+    # Rows that the errors move out of the domain are left out.
     rounding = np.abs(moved - image)[np.isfinite(moved_factor + log_factor)].max(
         axis=0, initial=0.0
     )
@@ -363,7 +365,7 @@ def _fit(estimator: Any, X: np.ndarray, weight: np.ndarray | None, names: Any) -
 
 
 def _warn_of_lost_digits(change: ChangeOfVariables, X: np.ndarray, Z: np.ndarray) -> None:
-    """Warn if the inverse does not return the rows X from their images Z, up to rounding."""
+    """Warn if the inverse maps images Z to other rows than X, beyond rounding errors."""
     try:
         back, again = (change.inverse(Z, np.random.RandomState(seed))[0] for seed in (0, 1))
     except TypeError:
@@ -373,7 +375,7 @@ def _warn_of_lost_digits(change: ChangeOfVariables, X: np.ndarray, Z: np.ndarray
     deviation = X.std(axis=0)
     skipped = np.any(back != again, axis=0) | (np.ptp(X, axis=0) == 0)
     error = np.where(skipped, 0.0, np.abs(back - X).max(axis=0))
-    # Far from zero the columns themselves are rounded; that much is no loss.
+    # Far from zero the columns themselves have rounding errors, which are allowed here.
     allowed = MAX_INVERSE_ERROR * deviation + 4 * np.finfo(np.float64).eps * np.abs(X).max(axis=0)
     column = int(np.argmax(error - allowed))
     if error[column] > allowed[column]:

@@ -1,4 +1,4 @@
-"""scikit-learn's transformers of columns, and PCA, as changes of variables."""
+"""Changes of variables for scikit-learn's transformers of columns and for PCA."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from ._quantiles import QuantileSpline
 
 
 def _scaling(transformer: Any, log_slopes: Any) -> ChangeOfVariables:
-    """Return the change of variables of an affine transformer with constant slopes (d,), or one."""
+    """Return the change of variables of an affine transformer with log slopes (d,), or one for all."""
     return ChangeOfVariables(
         transformer, onto=True, log_slopes=lambda X: np.broadcast_to(log_slopes, X.shape)
     )
@@ -117,9 +117,9 @@ class _Power(ChangeOfVariables):
     def inverse(
         self, Z: np.ndarray, generator: np.random.RandomState
     ) -> tuple[np.ndarray, np.ndarray]:
-        # The range is an interval: 1 + lambda z > 0 (Yeo-Johnson: 1 - (2 - lambda) z > 0 below
-        # zero). A power of a negative base need not be NaN (1 / lambda an integer), so the range is
-        # checked first, and Z = 0, which is inside, stands in for the other rows.
+        # The range is an interval: 1 + lambda z > 0 (Yeo-Johnson: 1 - (2 - lambda) z > 0 below zero). A
+        # power of a negative base need not be NaN (1 / lambda an integer), so the range is checked
+        # first, and rows outside it are replaced by Z = 0, which is inside.
         raw, lambdas = Z * self.scale + self.mean, self.transformer.lambdas_
         base = 1 + lambdas * raw
         if not self.positive:
@@ -235,8 +235,8 @@ def _landmarks(quantiles: np.ndarray, references: np.ndarray) -> tuple[np.ndarra
 registered.register(QuantileTransformer)(_Quantile)
 
 
-# Relative to the size of the rows: the smallest standard deviation that a covariance resolves, of which
-# scikit-learn's PCA of many rows takes the eigenvectors.
+# The smallest standard deviation, relative to the size of the rows, that is above rounding in a
+# covariance matrix, from which scikit-learn computes the PCA of many rows.
 _LEAST_STD = 1e-7
 
 
@@ -264,9 +264,9 @@ class _PCA(ChangeOfVariables):
             self.width = max(float(np.sqrt(variance)), _LEAST_STD * of_dropped)
         self.scales = self.factors = np.ones(k)
         if transformer.whiten:
-            # Rounding errors of a component without variance remain small.
+            # This keeps rounding errors of components without variance small.
             self.scales = np.maximum(stds, _LEAST_STD * size)
-            # scikit-learn divides by eps or more.
+            # scikit-learn divides by the standard deviation, but at least by eps.
             self.factors = np.maximum(stds, np.finfo(np.float64).eps) / self.scales
 
     def image(self, X: np.ndarray) -> np.ndarray:

@@ -15,8 +15,8 @@ from sklearn.utils.validation import check_is_fitted
 from ._changes import ChangeOfVariables, chain
 from ._members import unwrap
 
-# Rounds of redrawing before giving up. Each draws as many rows as are missing, so 10^4 rows take
-# about a hundred rounds where a tenth of the mass is inside the range.
+# Number of rounds before an error is raised. Each draws as many rows as are missing, so 10^4 rows take
+# about a hundred rounds if a tenth of the mass is inside the range.
 MAX_ROUNDS = 200
 
 
@@ -26,7 +26,7 @@ def draw(fitted: Any, n: int, generator: np.random.RandomState) -> np.ndarray:
 
 
 def draw_rows(fitted: Any, n: int, generator: np.random.RandomState) -> Any:
-    """Return n rows as `draw` does; of a density of tables, a table."""
+    """Return n rows as `draw` does, or a table from a density of tables."""
     model = unwrap(fitted)
     if getattr(model, "_table_", None) is not None:
         return model.sample(n, generator)
@@ -70,8 +70,8 @@ def draw_through(
     classes: list[np.ndarray] = []
     missing = n
     for _ in range(MAX_ROUNDS):
-        # As many rows are drawn as are missing, so that none has to be discarded: `draw` may return
-        # rows in an order, and discarding the last ones would then bias the draws.
+        # Exactly as many rows are drawn as are missing. Surplus rows would have to be discarded, which
+        # would bias the draws if `draw` returns them sorted.
         rows, labels = draw_labelled(density, missing, generator)
         X, inside = change.inverse(rows, generator)
         parts.append(X[inside])

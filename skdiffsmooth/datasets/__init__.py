@@ -1,4 +1,4 @@
-"""Shapes: manifolds with a distribution on them, whose density, dimension and volume are known."""
+"""Shapes: manifolds of known dimension and volume, with a distribution of known density on them."""
 
 from ._curves import circle, ellipse, lima_bean, rough_circle, wavy_circle
 from ._distributions import Distribution, PiecewiseConstant, Uniform, VonMises

@@ -21,10 +21,10 @@ from ..manifolds._base import Constants, ManifoldInHull
 
 # Singular values of the profiles below this, relative to the largest, are dropped.
 NEGLIGIBLE = 1e-14
-# Steps of the lattice of centers, where a search begins, within one width of the bump.
+# Steps per width of the bump, of the lattice of centers at which searches start.
 STEPS_PER_WIDTH = 4
-# Local minima of the lattice from which Newton's method starts: far from the manifold several images
-# are equally near, up to a squared step.
+# Number of local minima of the lattice from which Newton's method starts: far from the manifold several
+# images may be equally near, up to the square of a lattice step.
 CANDIDATES = 3
 # Newton's method doubles the number of correct digits once it takes full steps.
 ITERATIONS = 20
@@ -41,7 +41,10 @@ def bump_profile(pixels: np.ndarray, centers: np.ndarray, width: float) -> np.nd
 
 
 class _Nearest(NamedTuple):
-    """Images (n, r, r) in hull coordinates, the centers (n, 2) of the nearest, profiles, rounding."""
+    """Queries (n, r, r) in hull coordinates and the centers (n, 2) of the nearest images.
+
+    `derivatives` are the profiles of these images and their derivatives, `rounding` the machine epsilon.
+    """
 
     z: torch.Tensor
     centers: torch.Tensor
@@ -56,10 +59,10 @@ class BumpSheet(ManifoldInHull):
     `width` is in units of the pixels' coordinates, and ``|x|, |y| <= half_side``.
 
     A query is compared with a lattice of centers a quarter of a width apart. Newton's method for the
-    squared distance starts from the three lowest local minima, kept positive definite and within the
-    square, with steps that are shortened until the distance falls; the nearest of the three results is
-    taken. Images with centers on the edge of the square belong to the manifold: the projection of a
-    query to one of them does not move across the edge.
+    squared distance starts from the three lowest local minima, with a positive definite Hessian, centers
+    within the square, and steps that are shortened until the distance decreases; the nearest of the
+    three results is the projection. Images with centers on the edge of the square belong to the
+    manifold: the projection of a query to one of them does not move across the edge.
 
     n projections cost O(n d r) for the map to the r dimensions that the images span (about 400) and
     back, and O(n r^1/2 K^2) for the comparison with K x K centers.
@@ -89,7 +92,7 @@ class BumpSheet(ManifoldInHull):
         """An estimate of the reach, not below the true one up to rounding.
 
         The smaller of the least radius of curvature, in 32 directions at 25 x 25 centers, and of
-        |q - p|^2 / (2 dist(q - p, T_p)) over pairs of these (Federer 1959, Theorem 4.18).
+        |q - p|^2 / (2 dist(q - p, T_p)) over pairs of images p, q there (Federer 1959, Theorem 4.18).
         """
         c = np.linspace(-self.half_side, self.half_side, REACH_CENTERS)
         y, x = (part.ravel() for part in np.meshgrid(c, c, indexing="ij"))
@@ -112,7 +115,7 @@ class BumpSheet(ManifoldInHull):
         along = points @ frames
         along -= np.diagonal(along, axis1=0, axis2=1).T[:, None]
         outside = np.sqrt(np.maximum(squares - (along**2).sum(2), 0.0))
-        # Of a pair of a center with itself only rounding is left; other centers are far apart.
+        # Without pairs of a center with itself, whose distances are rounding errors.
         slope_squares = outside > 1e-4 * np.sqrt(sizes.max())
         smallest = min(
             smallest, float((squares[slope_squares] / (2 * outside[slope_squares])).min())
@@ -129,7 +132,7 @@ class BumpSheet(ManifoldInHull):
         return self._nearest(torch.from_numpy(X)).centers.numpy()
 
     def log_area(self, centers: np.ndarray) -> np.ndarray:
-        """Return the log of the manifold's area for a unit of area of centers (n, 2), shape (n,)."""
+        """Return the log (n,) of the manifold's area per area of centers, at centers (n, 2)."""
         gram = _gram(self._derivatives(torch.from_numpy(np.ascontiguousarray(centers))))
         return torch.log(torch.linalg.det(gram)).numpy() / 2
 
@@ -154,7 +157,7 @@ class BumpSheet(ManifoldInHull):
         return self._constants.like(first)[1] @ torch.stack([first, second], dim=2)
 
     def _derivatives(self, centers: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """Return the profiles in x and in y, shape (n, 2, r), and their two derivatives."""
+        """Return the profiles in x and y, their first and second derivatives, each (n, 2, r)."""
         axis, span, *_ = self._table.like(centers)
         offset = (axis - centers[:, :, None]) / self.width
         profile = torch.exp(-(offset**2) / 2)
@@ -177,7 +180,7 @@ class BumpSheet(ManifoldInHull):
         rows = z.repeat_interleave(CANDIDATES, dim=0)
         centers, squares = self._descend(rows, start.reshape(-1, 2))
         squares = squares.reshape(-1, CANDIDATES)
-        # Candidates may end at one image: the one that started nearest has the most correct digits.
+        # Several candidates may converge to one image: that with the nearest start is the most accurate.
         equal = squares <= squares.amin(dim=1, keepdim=True) + _slack(z)[:, None]
         best = equal.to(torch.uint8).argmax(dim=1)
         index = best[:, None, None].expand(-1, 1, 2)
@@ -193,7 +196,7 @@ class BumpSheet(ManifoldInHull):
         highest = torch.nn.functional.max_pool2d(around, 3, stride=1)[:, 0]
         minima = torch.where(-squares >= highest, squares, torch.inf)
         lowest = minima.flatten(1).topk(CANDIDATES, dim=1, largest=False)
-        # Where there are fewer, the lowest again.
+        # If there are fewer minima, the lowest is repeated.
         index = torch.where(torch.isfinite(lowest.values), lowest.indices, lowest.indices[:, :1])
         y, x = index // len(lattice), index % len(lattice)
         return torch.stack([lattice[x], lattice[y]], dim=2)

@@ -31,8 +31,8 @@ class Chart(ABC):
     def locate(self, X: np.ndarray) -> tuple[np.ndarray, Any]:
         """Return the coordinates (n, k) of points, and the log-volume element |d X / d u| there.
 
-        Coordinates of points where no row can be are outside of the cube; the element is a number or
-        of shape (n,).
+        Points outside the part that rows come from have coordinates outside the cube; the element is a
+        number or of shape (n,).
         """
 
     def even_points(self, n: int, distribution: Distribution) -> np.ndarray:
@@ -47,9 +47,9 @@ class Chart(ABC):
 
 
 class CurveChart(Chart):
-    """A curve, in the fraction of its length ("uniform") or of its parameter's range ("parameter").
+    """Chart of a curve: the fraction of its length ("uniform") or of its parameter ("parameter").
 
-    `function` is what the `Curve` was made from: its points are exact, those of the table are rounded.
+    `function` is the function of the `Curve`; its points are exact, unlike those of the curve's table.
     """
 
     dimension = 1
@@ -78,10 +78,11 @@ class CurveChart(Chart):
 
 
 class SphereChart(Chart):
-    """A sphere of any dimension, in coordinates that are fractions of volume.
+    """Chart of a sphere of any dimension, whose coordinates are fractions of volume.
 
-    The first is the fraction below a height, the next are those of the smaller sphere at that
-    height, and the last is an angle in turns.
+    The first coordinate is the fraction of the volume below the height of the point along the first
+    axis. The next is the same on the smaller sphere of all points at that height, along the second
+    axis, and so on; the last coordinate is an angle in turns.
     """
 
     def __init__(self, sphere: Sphere) -> None:
@@ -157,7 +158,7 @@ class TorusChart(Chart):
 
 
 class BoxChart(Chart):
-    """A cube of half side `scale` in an affine subspace, or a Gaussian of that deviation on it."""
+    """Chart of a cube in an affine subspace, of half side `scale`, or of a Gaussian of that std."""
 
     def __init__(self, subspace: AffineSubspace, scale: float, by: str = "uniform") -> None:
         self.subspace, self.scale, self.by = subspace, scale, by
@@ -181,7 +182,7 @@ class BoxChart(Chart):
 
 
 class ProductChart(Chart):
-    """A chart of a product of manifolds in orthogonal subspaces: it adds their points."""
+    """Chart of a product of manifolds in orthogonal subspaces: the sum of the points of its parts."""
 
     def __init__(self, parts: Sequence[Chart]) -> None:
         self.parts = parts

@@ -39,8 +39,8 @@ def circle(
         Dimension d >= 2 of the rows, in which the shape is rotated at random; None leaves it in the
         plane, not rotated.
     frame_state : int, default=0
-        Seed of that rotation. It is apart from the seed of the draws, so that rows drawn with two
-        seeds lie on the same circle.
+        Seed of that rotation. It is separate from the seed of the draws, so that rows drawn with
+        different seeds lie on the same circle.
 
     Returns
     -------
@@ -54,8 +54,8 @@ def circle(
 
     See Also
     --------
-    sphere : The same in more dimensions.
-    wavy_circle : With a smaller reach.
+    sphere : A sphere of any dimension.
+    wavy_circle : A circle with waves, with a smaller reach.
 
     Examples
     --------
@@ -126,15 +126,15 @@ def wavy_circle(
 ) -> Shape:
     """Return the unit circle with waves: the radius is 1 + amplitude sin(waves t) at the angle t.
 
-    By default the curve of Farghly et al. (NeurIPS 2025, arXiv:2510.02305), Fig. 5: a small smoothing
-    scale keeps the waves, a larger one removes them.
+    The default is the curve of Farghly et al. (NeurIPS 2025, arXiv:2510.02305), Fig. 5: a small
+    smoothing scale keeps the waves, a larger one removes them.
 
     Parameters
     ----------
     amplitude : float, default=0.13
         From 0 to below 1, in units of X.
     waves : int, default=8
-        How many.
+        Number of waves.
     distribution : str or Distribution, default="uniform"
         "uniform" in arc length; "parameter", uniform in the angle, which is sparser on the flanks of
         the waves; "von-mises", about the angle 0 in arc length; "discontinuous", three times as dense
@@ -190,9 +190,9 @@ def rough_circle(
     Parameters
     ----------
     smoothness : int, default=2
-        b, from 2, the least for which the reach is positive, to 10.
+        b, from 2, the smallest value with a positive reach, to 10.
     amplitude : float, default=0.1
-        a, that of the first term of the sum, from 0 to below 1/2, in units of X.
+        a, the amplitude of the first term of the sum, from 0 to below 1/2, in units of X.
     waves : int, default=4
         w, a power of two up to 64.
     distribution : str or Distribution, default="uniform"
@@ -228,7 +228,7 @@ def rough_circle(
             f"waves={waves!r} is not a power of two from 1 to 64; expected one, so that the knots are "
             "exact in floating point. Pass 4 or 8."
         )
-    # Sums of the terms reach zeta(3) = 1.2 times the first.
+    # The sum of all terms is at most zeta(3) = 1.2 times the first, so that the radius stays positive.
     radius = _Spline(_check_amplitude(amplitude, 0.5), waves, smoothness)
     return _closed_curve(radius, TURN, distribution, n_features, frame_state)
 
@@ -239,7 +239,7 @@ def lima_bean(
     """Return the lima bean r(t) = sin(t)^3 + cos(t)^3, with angles t from 0 to pi.
 
     The curve of Farghly et al. (NeurIPS 2025, arXiv:2510.02305), Figs. 1 and 2. It is closed after half
-    a turn, for r(t + pi) = -r(t), and passes through zero.
+    a turn, since r(t + pi) = -r(t), and passes through the origin.
 
     Parameters
     ----------

@@ -30,7 +30,7 @@ class Distribution(Protocol):
         ...
 
     def quantile(self, p: np.ndarray) -> np.ndarray:
-        """Return the fraction (n,) of the volume before which fractions p (n,) of rows lie."""
+        """Return the fractions u (n,) of the volume before which there are fractions p (n,) of rows."""
         ...
 
 
@@ -149,18 +149,18 @@ class VonMises:
         if value > 1e8:
             raise ValueError(
                 f"concentration={self.concentration!r} is too large; expected at most 1e8. "
-                "The standard deviation in radians is concentration**-0.5; use a larger one."
+                "The standard deviation in radians is concentration**-0.5. Lower the concentration."
             )
 
     @cached_property
     def _mass(self) -> Cumulative:
-        # Cells shrink towards u = 0, where the mass of a narrow distribution is and floating-point
+        # Cells become smaller towards u = 0, where a narrow distribution has its mass and floating-point
         # numbers are dense.
         near = 2.0 ** -np.arange(1, 16)
         return Cumulative(self._unnormalised, np.concatenate([-near, [0.0], near[::-1]]))
 
     def _unnormalised(self, u: np.ndarray) -> np.ndarray:
-        # cos - 1 as a square does not lose digits where the distribution is narrow.
+        # cos - 1 is computed as a square, which does not lose digits where the distribution is narrow.
         return np.exp(-2 * self.concentration * np.sin(np.pi * u) ** 2)
 
     def density(self, u: np.ndarray) -> np.ndarray:
@@ -183,8 +183,8 @@ def resolve_distribution(
 ) -> tuple[str, Distribution]:
     """Return the name of the chart for a distribution, and the distribution of its coordinate u.
 
-    `charts` names the charts of the shape, of which "uniform" preserves volume; `closed` says whether
-    the shape is a closed curve.
+    `charts` are the names of the charts of the shape, of which "uniform" preserves volume; `closed` is
+    whether the shape is a closed curve.
     """
     names = {*charts, "uniform", "discontinuous"} | ({"von-mises"} if closed else set())
     hint = "Or pass a distribution, such as skdiffsmooth.datasets.PiecewiseConstant((3, 1))."

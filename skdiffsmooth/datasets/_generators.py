@@ -31,7 +31,7 @@ def make_circle(n_samples: int = 100, *, radius: float = 1.0, **options: Unpack[
     Parameters
     ----------
     n_samples : int, default=100
-        How many rows.
+        Number of rows.
     radius : float, default=1.0
         In units of X.
     distribution, n_features, frame_state
@@ -41,9 +41,9 @@ def make_circle(n_samples: int = 100, *, radius: float = 1.0, **options: Unpack[
     noise : float, default=0.0
         Standard deviation of isotropic Gaussian noise in R^d, in units of X.
     random_state : int, RandomState or None, default=None
-        Seed of draws and noise; None makes fresh ones.
+        Seed of draws and noise; None gives new draws at each call.
     return_shape : bool, default=False
-        Whether to return the `Shape` too, with its manifold, density and fresh rows.
+        Whether to return the `Shape` too, for its manifold, its density and more rows.
 
     Returns
     -------
@@ -150,9 +150,9 @@ def make_bump_images(
     centers: str = "circle",
     **options: Unpack[Options],
 ) -> Any:
-    """Draw images of a bump, see `bump_images`; the options are those of `make_circle`.
+    """Draw images of a bump, see `bump_images`; other parameters are those of `make_circle`.
 
-    Centers are evenly spaced by default. There is no `n_features` and no `frame_state`.
+    Centers are evenly spaced by default. `n_features` and `frame_state` are not accepted.
 
     Examples
     --------

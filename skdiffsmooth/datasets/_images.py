@@ -16,10 +16,10 @@ from ._charts import Chart, CurveChart
 from ._distributions import Distribution, Uniform, resolve_distribution
 from ._shape import Shape
 
-# Shifts of a lattice within its cell, and rotations, of which the best is taken.
+# Shifts of a lattice within its cell, and rotations, among which the widest spacing is chosen.
 SHIFTS = np.stack(np.meshgrid(*[np.arange(12) / 12] * 2), axis=-1).reshape(-1, 2)
 ANGLES = np.arange(1, 6) * np.pi / 36
-# Images of wider bumps differ by a millionth of their values.
+# Images of wider bumps differ by less than a millionth of their values.
 _WIDEST = 1e3
 
 
@@ -41,17 +41,17 @@ def bump_images(
     Parameters
     ----------
     size : int, default=64
-        Pixels a side, at least 2.
+        Number of pixels on each side, at least 2.
     width : float, default=0.2
         Standard deviation of the bump, in units of the pixels' coordinates; not below the distance
         2 / (size - 1) of two pixels, where a bump changes its shape as it moves.
     radius : float, default=0.5
-        Of the circle, or half a side of the square, of the centers; at most 1.
+        Radius of the circle of centers, or half a side of the square of centers; at most 1.
     centers : {"circle", "square"}, default="circle"
-        Where centers are: a manifold of dimension one or two.
+        The set of centers; the images are a manifold of dimension one or two.
     distribution : str or Distribution, default="parameter"
         "parameter", uniform in the position of the center. The others are for a circle only: "uniform"
-        in arc length in the space of images (not quite the same, for pixels are few and bumps are cut
+        in arc length in the space of images (slightly different, since pixels are few and bumps are cut
         off at the edge); "discontinuous", three times as dense on the first half of that length as on
         the second; "von-mises", in that length.
 
@@ -60,14 +60,14 @@ def bump_images(
     Shape
         Rows are images, line by line: ``X.reshape(-1, size, size)[:, i, j]`` is the pixel at y_i, x_j.
         The manifold of the circle is a `Curve`. The manifold of the square has an edge, the images
-        with centers on the edge of the square, and projects by Newton's method from the nearest of a
-        lattice of images.
+        with centers on the edge of the square; projections are computed by Newton's method from the
+        nearest images of a lattice.
 
     Raises
     ------
     TypeError, ValueError
-        If a parameter has the wrong type or is out of range, or the distribution is not one for the
-        square.
+        If a parameter has the wrong type or is out of range, or the distribution is not available for
+        the square.
 
     Notes
     -----
@@ -167,11 +167,11 @@ def _sheet(size: int, width: float, half_side: float) -> SheetChart:
 def triangular_lattice(n: int) -> np.ndarray:
     """Return n points (n, 2) of a triangular lattice in [-1, 1]^2, whose bounding box is centered.
 
-    Of several lattices, rotated ones among them, it is the one with n points in the square at the
-    largest spacing; not every number occurs in a lattice along the axes.
+    Among several lattices it is the one with the largest spacing. Rotated ones are tried too, since a
+    lattice along the axes does not have every number of points.
     """
     spacing, points = _widest(n, [0.0])
-    # 0.9 of the spacing of a lattice with n points on the area of the square.
+    # Rotations are tried below 0.9 of the spacing of an infinite lattice of the same density.
     if spacing < 0.9 * np.sqrt(8 / np.sqrt(3) / n):
         _, points = max((spacing, points), _widest(n, ANGLES), key=lambda pair: pair[0])
     points = points - (points.min(axis=0) + points.max(axis=0)) / 2
@@ -180,7 +180,10 @@ def triangular_lattice(n: int) -> np.ndarray:
 
 
 def _widest(n: int, angles: Iterable[float]) -> tuple[float, np.ndarray]:
-    """Return the largest spacing of n points in [-1, 1]^2, or 0, and the points in its units."""
+    """Return the largest spacing of n lattice points in [-1, 1]^2, and the points in units of it.
+
+    The spacing is 0 if no lattice has n points in a square.
+    """
     n_steps = 2 * int(np.sqrt(n)) + 4
     i, j = (part.ravel() for part in np.meshgrid(*[np.arange(-n_steps, n_steps + 1)] * 2))
     unit = np.column_stack([i + (j % 2) / 2, j * np.sqrt(3) / 2])

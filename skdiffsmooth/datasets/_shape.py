@@ -27,20 +27,19 @@ EDGE = 1e-6
 
 @dataclass(frozen=True)
 class Shape:
-    """A manifold with a distribution on it, which gives rows and their exact log-density.
+    """A manifold with a distribution on it, from which rows are drawn and whose density is known.
 
-    `circle`, `sphere` and the other functions of this module make shapes; ``make_*`` return one with
-    ``return_shape=True``. Rows and density are always those of the shape's own distribution: for
-    another one make another shape.
+    `circle`, `sphere` and the other functions of this module return shapes, and so do ``make_*`` with
+    ``return_shape=True``. A shape has one distribution: for another distribution make another shape.
 
     Parameters
     ----------
     manifold : SmoothManifold
-        Where all rows are before noise is added: `project`, `distance`, `tangent`, `reach`.
+        The manifold of the rows without noise, with `project`, `distance`, `tangent` and `reach`.
     chart : Chart
         The map from the unit cube onto the manifold.
     distribution : Distribution
-        That of the first coordinate of the cube; the others are uniform.
+        Distribution of the first coordinate of the cube; the other coordinates are uniform.
 
     See Also
     --------
@@ -93,14 +92,14 @@ class Shape:
         Parameters
         ----------
         n_samples : int, default=1
-            How many rows.
+            Number of rows.
         random_state : int, RandomState or None, default=None
-            Seed of draws and noise; None makes fresh ones.
+            Seed of draws and noise; None gives new draws at each call.
         spacing : {"random", "even"}, default="random"
             "random": independent draws. "even", on curves: rows between which the distribution has
-            equal mass, so equidistant in arc length where it is uniform; the first row of a closed
-            curve is its start, and half a gap is left at each end of an open one. "even", for bump
-            images with centers in a square: a triangular lattice of centers.
+            equal mass, so equidistant in arc length if it is uniform; the first row of a closed curve
+            is its start, and the rows of an open curve begin and end half a gap from its ends. "even",
+            for bump images with centers in a square: a triangular lattice of centers.
         noise : float, default=0.0
             Standard deviation of isotropic Gaussian noise in R^d, in units of X.
 
@@ -164,7 +163,7 @@ class Shape:
 
 
 def frame(n_columns: int, n_features: Any, frame_state: Any) -> np.ndarray:
-    """Return orthonormal directions (d, n_columns), uniform over frames, or the first axes for None."""
+    """Return random orthonormal directions (d, n_columns), or the axes if `n_features` is None."""
     seed = check_seed(frame_state, "frame_state")
     if n_features is None:
         return np.eye(n_columns)

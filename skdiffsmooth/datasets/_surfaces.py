@@ -33,7 +33,7 @@ def sphere(
     distribution : str or Distribution, default="uniform"
         "uniform"; "discontinuous", three times as dense below the equator of the first coordinate as
         above. An object is a distribution of the fraction of the volume below a height along the first
-        coordinate; on a circle (k = 1) the fraction is the angle in turns, and "von-mises" is known.
+        coordinate; on a circle (k = 1) the fraction is the angle in turns, and "von-mises" is allowed.
     n_features : int, optional
         Dimension d > k of the rows, in which the shape is rotated at random; None leaves it in
         R^(k + 1), not rotated.
@@ -52,7 +52,7 @@ def sphere(
 
     Notes
     -----
-    A row takes k quantiles of beta distributions, some microseconds each.
+    A draw needs k quantiles of beta distributions, some microseconds each.
 
     Examples
     --------
@@ -81,9 +81,9 @@ def torus(
     Parameters
     ----------
     radius : float, default=1.0
-        Of the circle in the middle of the tube, in units of X.
+        Radius of the circle in the middle of the tube, in units of X.
     tube_radius : float, default=0.4
-        Below `radius`, in units of X.
+        Radius of the tube, below `radius`, in units of X.
     distribution : str or Distribution, default="uniform"
         "uniform" in area; "parameter", uniform in both angles, which is denser on the inner side;
         "discontinuous", three times as dense on the first half turn about the axis as on the second.
@@ -94,8 +94,8 @@ def torus(
     Returns
     -------
     Shape
-        Its manifold is a `Torus`; the reach is the smaller of the tube's radius and of the difference
-        of the radii.
+        Its manifold is a `Torus`; the reach is the smaller of `tube_radius` and
+        ``radius - tube_radius``.
 
     Raises
     ------
@@ -125,22 +125,22 @@ def swiss_roll(
 ) -> Shape:
     """Return a swiss roll: a flat rectangle, rolled up along the spiral r = c t.
 
-    The angle t runs from 1.5 pi to 4.5 pi as in scikit-learn's roll, which is the one of ``radius=4.5 *
-    numpy.pi, height=21, distribution="parameter"``.
+    The angle t is from 1.5 pi to 4.5 pi, as in scikit-learn's roll, which has ``radius=4.5 * numpy.pi,
+    height=21, distribution="parameter"``.
 
     Parameters
     ----------
     radius : float, default=1.0
         Radius of the outer end of the spiral, in units of X; neighbouring turns are 4/9 of it apart.
     height : float, default=1.5
-        Of the roll, in units of X.
+        Height of the roll, in units of X.
     distribution : str or Distribution, default="uniform"
         "uniform" in area; "parameter", uniform in the angle t and the height, so sparser at the outer
         end; "discontinuous", three times as dense on the inner half of the length of the spiral as on
         the outer. An object is a distribution of the position along that length.
     n_features, frame_state
-        As for `sphere`; d >= 3. Not rotated, the spiral is in the first and the last of three columns
-        and the height, from 0 on, in the middle one.
+        As for `sphere`; d >= 3. Without rotation the spiral is in the first and the last of three
+        columns, and the height, which starts at 0, in the middle one.
 
     Returns
     -------
@@ -194,7 +194,7 @@ def affine_subspace(
     n_features : int, default=3
         Dimension d >= k of the rows.
     scale : float, default=1.0
-        Half a side of the cube that rows fill, or their standard deviation, in units of X.
+        Half a side of the cube of the rows, or the standard deviation for "gaussian", in units of X.
     offset : float, default=1.0
         Distance of the subspace from zero, in units of X; without effect if k = d.
     distribution : str or Distribution, default="uniform"
@@ -202,7 +202,7 @@ def affine_subspace(
         the cube, along its first direction, as in the second. An object is a distribution along that
         direction.
     frame_state : int, default=0
-        Seed of the position, apart from the seed of the draws.
+        Seed of the position, separate from the seed of the draws.
 
     Returns
     -------

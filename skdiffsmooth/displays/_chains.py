@@ -18,7 +18,7 @@ from ._figures import (
     matplotlib_axes,
 )
 
-# More chains are drawn in grey.
+# Number of chains drawn in colour; the others are grey.
 _N_COLOURED = 3
 
 
@@ -26,7 +26,7 @@ _N_COLOURED = 3
 class ChainDisplay:
     """Langevin chains: the draws of each column in order, and the histogram of all chains.
 
-    Chains that have mixed look alike, and their R-hat is below 1.01.
+    Traces of chains that have mixed are similar, and their R-hat is below 1.01.
 
     Parameters
     ----------
@@ -68,11 +68,11 @@ class ChainDisplay:
         Parameters
         ----------
         estimator : estimator
-            What to sample, as `LangevinSampler.run` takes it.
+            The model to sample, as for `LangevinSampler.run`.
         sampler : LangevinSampler, default=None
-            How; None is ``LangevinSampler()``.
+            The settings of the chains; None is ``LangevinSampler()``.
         start : array-like of shape (n_chains, n_features), default=None
-            Starting rows; None is draws of the estimator.
+            Starting rows; None draws them from the estimator.
         random_state : int, RandomState or None, default=None
             Source of the draws.
         columns : collection of int or str, default=None
@@ -83,7 +83,7 @@ class ChainDisplay:
         NotFittedError
             If the estimator is not fitted.
         TypeError, ValueError
-            If the sampler cannot sample it, or there are more than eight columns.
+            If the sampler cannot sample the estimator, or there are more than eight columns.
         """
         shown, names = chosen_columns(estimator, columns)
         check_number_of_columns(shown)
@@ -98,7 +98,7 @@ class ChainDisplay:
 
     @classmethod
     def from_chains(cls, chains: LangevinChains, *, columns: Any = None, names: Any = None) -> Any:
-        """Keep chains that were run already.
+        """Return the display of chains that were run already.
 
         Parameters
         ----------
@@ -116,7 +116,7 @@ class ChainDisplay:
         Raises
         ------
         TypeError, ValueError
-            If there are other numbers of names, or more than eight columns.
+            If `names` has not one name for each column, or there are more than eight columns to draw.
         """
         if not isinstance(chains, LangevinChains):
             raise TypeError(f"chains={chains!r:.100}; expected the result of LangevinSampler.run.")
@@ -134,7 +134,7 @@ class ChainDisplay:
         return cls([labels[c] for c in shown], chains.draws[:, :, shown], r_hat, ess)
 
     def frame(self) -> Any:
-        """Return "chain", "draw" and the columns as a pandas DataFrame."""
+        """Return the draws as a pandas DataFrame with "chain", "draw" and the columns shown."""
         n_chains, n_draws, _ = self.draws.shape
         frame: dict[str, Any] = {
             "chain": np.repeat(np.arange(n_chains), n_draws),

@@ -18,7 +18,7 @@ class ComparisonDisplay:
     Parameters
     ----------
     comparison : ModelComparison
-        The numbers.
+        The result of `skdiffsmooth.compare`.
 
     Examples
     --------

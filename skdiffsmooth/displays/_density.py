@@ -30,11 +30,12 @@ from ._figures import (
     used_columns,
 )
 
-# Draws of which grids and marginals of two columns are made.
+# Number of draws from which grids and marginals are estimated.
 _N_DRAWS = 2000
 _RESOLUTIONS = {1: 200, 2: 60}
 _RESOLUTION_OF_PAIRS = 40
-# Nats below the highest log-density down to which it is coloured; shares of the mass inside of lines.
+# Depth of the colour scale in nats below the highest log-density; fractions of the mass inside the
+# lines.
 _DEPTH, _MASSES = 10.0, (0.5, 0.9)
 
 
@@ -42,22 +43,23 @@ _DEPTH, _MASSES = 10.0, (0.5, 0.9)
 class DensityDisplay:
     """The density of one column, of two, or of all pairs of several.
 
-    Made by `from_estimator`, which computes, and drawn by `plot`, which can be called again.
+    `from_estimator` computes it, and `plot` draws it, any number of times.
 
     Parameters
     ----------
     columns : list of str
         Names of the columns that are drawn.
     grid : list of ndarray of shape (n_values,)
-        Values of each at which the density was computed.
+        Values of each column at which the density was computed.
     log_density : dict
-        Log-densities in nats by column numbers: shape (n_values,) for ``(i,)``, and (n_values of i,
-        n_values of j) for ``(i, j)``. With more than two columns there is one for each column, and one
-        for each pair i < j.
+        Log-densities in nats. The keys are column numbers: ``(i,)`` for an array of shape (n_values,),
+        ``(i, j)`` for one of shape (n_values of i, n_values of j). With more than two columns there is
+        one array for each column and one for each pair i < j.
     given : dict
-        Given columns and their values; empty where nothing is given.
+        Columns on whose values the density is conditional, and these values; empty if there are none.
     is_exact : bool
-        Whether they are `score_samples` of the estimator. Otherwise they are estimated from draws.
+        Whether log-densities are from `score_samples` of the estimator; otherwise they are estimated
+        from draws.
     rows : ndarray of shape (n_rows, n_columns) or None
         Rows to draw above the density.
 
@@ -103,13 +105,13 @@ class DensityDisplay:
         estimator : estimator
             A fitted density, pipeline or search.
         X : array-like of shape (n_samples, n_features), default=None
-            Rows to draw above the density, such as the training rows; the grid covers them. Without them
-            it covers all but the outermost half per cent of draws on each side.
+            Rows to draw above the density, such as the training rows; the grid covers them. If None, it
+            covers draws of the estimator, without the outermost half per cent on each side.
         columns : collection of int or str, default=None
-            Columns to draw, by label or index, at most eight. None is all that are not given.
+            Columns to draw, by label or index, at most eight. None: all that are not in `given`.
         given : mapping from column to value, default=None
-            Draw the density given these values, numbers in units of X: a slice, where all other columns
-            are drawn. The estimator's `score_samples` or `sample` must take `given`.
+            Values of columns, in units of X: the conditional density given these is drawn. The
+            estimator's `score_samples` or `sample` must have a parameter `given`.
         grid : array-like or list of array-likes, default=None
             Increasing values of each column; None spaces them evenly.
         grid_resolution : int, default=None
@@ -124,13 +126,14 @@ class DensityDisplay:
 
         Notes
         -----
-        All columns, and slices, cost one `score_samples` of the grid. So does the marginal of one of
-        two columns, where the estimator's `score_samples` takes `columns`. Other marginals are kernel
-        density estimates of 2000 draws, which are slightly wider than the density.
+        If one or two `columns` and `given` are all columns, `score_samples` scores the grid; also if
+        one of two columns that are not given is drawn and `score_samples` has a parameter `columns`.
+        Other densities, and those of tables with levels or counts, are kernel density estimates from
+        2000 draws, which are slightly wider than the density.
         """
         _, names = chosen_columns(estimator, None, ())
         d = len(names)
-        # Indices stand for columns of arrays; labels that are no text cannot be replaced by them.
+        # Columns of arrays are passed by index, columns of frames by label.
         labels = [j if name == f"x{j}" else name for j, name in enumerate(names)]
         is_given, values = checked_given(given, names)
         shown, _ = chosen_columns(
@@ -141,7 +144,8 @@ class DensityDisplay:
                 "columns and given share a column; expected each column in at most one of them."
             )
         check_number_of_columns(shown)
-        # Levels and counts have no density per unit: histograms of draws are smoothed.
+        # With levels or counts log-densities are not per unit of X, so the density is estimated from
+        # draws.
         is_mixed = base_measure(estimator) is not None
         is_exact = not is_mixed and _has_exact_density(estimator, len(shown), len(is_given), d)
         drawn = None
@@ -187,8 +191,9 @@ class DensityDisplay:
     def frame(self) -> Any:
         """Return log-densities in nats as a pandas DataFrame.
 
-        Of one or two columns: their values and "log_density". Of more, for each pair "x", "y" with
-        the names "x_column", "y_column", and "log_density"; a single column has no y.
+        For one or two columns it has their values and "log_density". For more columns it has "x_column"
+        and "y_column", the names of a pair, their values "x" and "y", and "log_density"; rows of a
+        single column have no y.
         """
         if len(self.columns) <= 2:
             points = mesh(self.grid)
@@ -211,8 +216,8 @@ class DensityDisplay:
     def plot(self, ax: Any = None, *, label: str | None = None) -> DensityDisplay:
         """Draw the density; `skdiffsmooth.displays` describes `ax`.
 
-        Curves of one column can share an axes: each has another colour and line, and `label` in the
-        legend.
+        Several densities of one column can be drawn in the same Axes: colour and line differ, and
+        `label` is in the legend.
         """
         k = len(self.columns)
         n = k if k > 2 else 1
@@ -243,7 +248,7 @@ class DensityDisplay:
 
     @property
     def caption(self) -> str:
-        """What is drawn, in one line; empty for the density of all columns."""
+        """Description of the figure in one line; empty where nothing has to be explained."""
         given = ", ".join(f"{name} = {value:g}" for name, value in self.given.items())
         parts = [f"given {given}"] if given else []
         if max(map(len, self.log_density)) == 2:
@@ -255,7 +260,7 @@ class DensityDisplay:
     def _draw_curve(
         self, ax: Any, column: int, values: np.ndarray, label: str | None, *, is_panel: bool
     ) -> None:
-        """Draw the density of one column, and its rows as ticks."""
+        """Draw the density of one column, with a tick at each of the rows."""
         style = next_style(ax)
         ax.plot(
             self.grid[column],
@@ -318,11 +323,11 @@ class DensityDisplay:
 
 
 def _has_exact_density(estimator: Any, n_shown: int, n_given: int, d: int) -> bool:
-    """Return whether `score_samples` has the density of some columns given others, in a short time."""
+    """Return whether `score_samples` computes the density of some columns given others quickly."""
     takes = inspect.signature(estimator.score_samples).parameters
     if n_shown + n_given == d:
         return n_shown <= 2 and ("given" in takes or not n_given)
-    # Over more than one other column each value is an integral by hundreds of draws.
+    # With more than one other column each value would be an integral over hundreds of draws.
     return n_shown == 1 and n_given == d - 2 and "columns" in takes
 
 
@@ -336,7 +341,7 @@ def _exact_log_density(
 ) -> np.ndarray:
     """Return log-densities (n,) of columns `at`, whose values are points (n, k), given others.
 
-    `labels` are what the estimator calls its columns.
+    `labels` are the column labels (or indices) of the estimator.
     """
     names = getattr(estimator, "feature_names_in_", None)
     queries = np.zeros((len(points), estimator.n_features_in_))
@@ -358,7 +363,7 @@ def _panels(n_columns: int) -> list[tuple[int, ...]]:
 
 
 def _levels_of_mass(x: np.ndarray, y: np.ndarray, log_density: np.ndarray) -> list[float]:
-    """Return the log-densities above which 90 % and 50 % of the mass on a grid are, in this order."""
+    """Return the two log-densities above which a grid has 90 % and 50 % of its mass, in this order."""
     cells = np.outer(np.gradient(x), np.gradient(y)) * np.exp(log_density)
     order = np.argsort(log_density, axis=None)[::-1]
     mass = np.cumsum(cells.ravel()[order])
@@ -367,7 +372,7 @@ def _levels_of_mass(x: np.ndarray, y: np.ndarray, log_density: np.ndarray) -> li
 
 
 def _clear_inner_labels(ax: Any, panel: tuple[int, ...], k: int) -> None:
-    """Keep labels at the left and lower borders of a triangle of panels only."""
+    """Remove the labels of a panel that is not at the left or lower border of the triangle."""
     if panel[-1] < k - 1:
         ax.set_xlabel("")
         ax.tick_params(labelbottom=False)
@@ -388,7 +393,7 @@ def checked_given(given: Any, names: list[str]) -> tuple[list[int], np.ndarray]:
 
 
 def checked_rows(X: Any, d: int, *, is_mixed: bool = False) -> np.ndarray:
-    """Return rows (n, d) to draw, after checking them; NaN in columns of levels, where these may be."""
+    """Return the checked rows (n, d) to draw; if `is_mixed`, with NaN in columns of levels."""
     rows = numeric_rows(X) if is_mixed else check_table(X, "DensityDisplay")
     if rows.shape[1] != d:
         raise ValueError(f"X has {rows.shape[1]} features; expected {d}, as the estimator has.")

@@ -1,4 +1,4 @@
-"""ScoreFieldDisplay and TrajectoryDisplay: the score at noise scales, and where the flow moves rows."""
+"""ScoreFieldDisplay and TrajectoryDisplay: the score at noise scales, and paths of rows in the flow."""
 
 from __future__ import annotations
 
@@ -34,16 +34,16 @@ _MOST_SCALES = 6
 class ScoreFieldDisplay:
     """The score, the gradient of the log-density, at one or more noise scales.
 
-    Curves for one column, arrows for two.
+    It is drawn as curves for one column, and as arrows for two.
 
     Parameters
     ----------
     columns : list of str
         Names of the one or two columns.
     points : ndarray of shape (n_points, n_columns)
-        Where the score was computed.
+        Points at which the score was computed.
     score : ndarray of shape (n_scales, n_points, n_columns)
-        In nats per unit of each column.
+        The score, in nats per unit of each column.
     noise_scales : list of float
         Square roots of the noise variances `t`, in units of the metric.
     rows : ndarray of shape (n_rows, n_columns) or None
@@ -83,13 +83,13 @@ class ScoreFieldDisplay:
         Parameters
         ----------
         estimator : estimator
-            A fitted estimator with `grad_log_density`, or a search with one as its best estimator.
+            A fitted estimator with `grad_log_density`, or a search whose best estimator has it.
         X : array-like of shape (n_samples, n_features), default=None
             Rows to draw below the arrows; the grid covers them.
         t : float or sequence of float, default=None
-            Noise variances, at most six, in squared units of the metric. None is that of the bandwidth.
+            Noise variances, at most six, in squared units of the metric. None is the squared bandwidth.
         columns : collection of int or str, default=None
-            One or two columns, by label or index. None is all that are not given.
+            One or two columns, by label or index. None: all that are not in `given`.
         given : mapping from column to value, default=None
             Values of all other columns; only the components of the score along `columns` are drawn.
         grid : array-like or list of array-likes, default=None
@@ -102,7 +102,7 @@ class ScoreFieldDisplay:
         NotFittedError
             If the estimator is not fitted.
         TypeError, ValueError
-            If it has no score, or columns, given values, `t` or grid do not fit.
+            If the estimator has no score, or columns, given values, `t` or grid do not fit it.
         """
         model = unwrap(estimator)
         if not hasattr(model, "grad_log_density"):
@@ -147,7 +147,7 @@ class ScoreFieldDisplay:
         )
 
     def frame(self) -> Any:
-        """Return "noise_scale", the columns and "score of <column>" as a pandas DataFrame."""
+        """Return a pandas DataFrame of "noise_scale", the columns, and each "score of <column>"."""
         n, k = len(self.points), len(self.noise_scales)
         frame = {"noise_scale": np.repeat(self.noise_scales, n)}
         frame |= {name: np.tile(x, k) for name, x in zip(self.columns, self.points.T, strict=True)}
@@ -179,7 +179,7 @@ class ScoreFieldDisplay:
         for part, scale, score in zip(axes[0], self.noise_scales, self.score, strict=True):
             if self.rows is not None:
                 part.plot(*self.rows.T, ".", color="0.65", ms=3, label="rows")
-            # Arrows point where the score does in the picture; long ones are drawn shorter.
+            # Arrows have the direction of the score in the picture; long ones are shortened.
             length = np.linalg.norm(score * units, axis=1, keepdims=True)
             arrows = score * units**2 / np.maximum(length, 1e-300) * np.tanh(length / 3)
             part.quiver(
@@ -208,20 +208,20 @@ class ScoreFieldDisplay:
 
 @dataclass
 class TrajectoryDisplay:
-    """Where the flow moves rows, or draws, between the terminal noise scale and the bandwidth.
+    """Paths of rows, or of draws, in the flow between the terminal noise scale and the bandwidth.
 
     Parameters
     ----------
     columns : list of str
         Names of the one or two columns.
     noise_scales : ndarray of shape (n_scales,)
-        In units of the metric, in the order of the moves.
+        Noise scales along the paths in units of the metric, from the start to the end.
     rows : ndarray of shape (n_scales, n_rows, n_columns)
-        Where the rows are at each.
+        The rows at each noise scale.
 
     See Also
     --------
-    skdiffsmooth.SmoothedScoreDiffusion.trajectories : The numbers, of all columns.
+    skdiffsmooth.SmoothedScoreDiffusion.trajectories : The paths as arrays, with all columns.
 
     Examples
     --------
@@ -248,16 +248,16 @@ class TrajectoryDisplay:
         random_state: Any = None,
         columns: Any = None,
     ) -> TrajectoryDisplay:
-        """Follow draws down to the bandwidth, or rows up to the terminal scale.
+        """Compute paths of draws down to the bandwidth, or of rows up to the terminal scale.
 
         Parameters
         ----------
         estimator : estimator
-            A fitted estimator with `trajectories`, or a search with one as its best estimator.
+            A fitted estimator with `trajectories`, or a search whose best estimator has it.
         X : array-like of shape (n_samples, n_features), default=None
-            Rows to follow up. None follows draws down.
+            Rows whose paths start at the bandwidth. None: paths of draws, which end there.
         n_samples : int, default=30
-            Number of draws, without `X`.
+            Number of draws, used if `X` is None.
         random_state : int, RandomState or None, default=None
             Source of the draws.
         columns : collection of int or str, default=None
@@ -268,7 +268,7 @@ class TrajectoryDisplay:
         NotFittedError
             If the estimator is not fitted.
         TypeError, ValueError
-            If it has no flow, or there are more than two columns and `columns` is None.
+            If the estimator has no flow, or more than two columns are to be drawn.
         """
         model = unwrap(estimator)
         if not hasattr(model, "trajectories"):
@@ -287,7 +287,7 @@ class TrajectoryDisplay:
         return cls([names[c] for c in shown], scales, rows[:, :, shown])
 
     def frame(self) -> Any:
-        """Return "row", "noise_scale" and the columns as a pandas DataFrame."""
+        """Return the paths as a pandas DataFrame with "row", "noise_scale" and the columns."""
         n_scales, n_rows, _ = self.rows.shape
         frame = {
             "row": np.repeat(np.arange(n_rows), n_scales),
@@ -299,7 +299,7 @@ class TrajectoryDisplay:
         )
 
     def plot(self, ax: Any = None) -> TrajectoryDisplay:
-        """Draw the paths in two columns, or one against the noise scale; see `displays` for `ax`."""
+        """Draw paths in two columns, or in one over the noise scale; see `displays` for `ax`."""
         self.figure_, axes = matplotlib_axes(ax)
         ax = self.ax_ = axes[0, 0]
         if len(self.columns) == 1:

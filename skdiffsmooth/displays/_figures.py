@@ -1,4 +1,4 @@
-"""What all displays share: matplotlib on use, axes, a palette for all readers, columns and grids."""
+"""Functions of all displays: figures and axes, colours and lines, choice of columns, grids."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from .._utils.given import resolve_columns
 from .._utils.validation import check_integer, check_real_array
 from ..compose._sample import names_of_columns, sample
 
-# Okabe and Ito (2008): distinct with any kind of colour vision, and in grey by lines and markers.
+# Okabe and Ito (2008): distinct for colour-blind readers; in grey, lines and markers differ.
 BLACK, BLUE, ORANGE, GREEN = "#000000", "#0072B2", "#E69F00", "#009E73"
 _VERMILION, _PURPLE, _SKY = "#D55E00", "#CC79A7", "#56B4E9"
 _MOST_COLUMNS = 8
-# Share of the draws on each side that grids leave out, since tails may be very long.
+# Fraction of the draws outside the grid on each side; margin, as a fraction of the grid's width.
 _OUTSIDE, _MARGIN = 0.005, 0.1
 
 
@@ -40,7 +40,7 @@ STYLES = (
 
 
 def next_style(ax: Any) -> Style:
-    """Return the style of the next labelled curve of an axes, so that each curve has its own."""
+    """Return the style for the next curve of an axes, another one than those of its labelled curves."""
     labelled = [line for line in ax.get_lines() if not line.get_label().startswith("_")]
     return STYLES[len(labelled) % len(STYLES)]
 
@@ -48,10 +48,10 @@ def next_style(ax: Any) -> Style:
 def matplotlib_axes(
     ax: Any, n_rows: int = 1, n_columns: int = 1, size: float = 2.4
 ) -> tuple[Any, np.ndarray]:
-    """Return a figure, and axes (n_rows, n_columns) in it.
+    """Return a figure, and an array of axes (n_rows, n_columns) in it.
 
-    `ax` is None for a new figure, one axes, which is divided where more are needed, or as many axes as
-    are needed. `size` is the side of a panel in inches, where there are several.
+    `ax` is None for a new figure, a single Axes, which is divided if several are needed, or an array of
+    as many Axes as are needed. If there are several, `size` is the side of a panel in inches.
     """
     try:
         import matplotlib.pyplot as plt
@@ -86,7 +86,7 @@ def matplotlib_axes(
 
 
 def frame_of(columns: dict[str, Any]) -> Any:
-    """Return a pandas DataFrame."""
+    """Return columns as a pandas DataFrame."""
     try:
         import pandas as pd
     except ImportError as error:
@@ -102,8 +102,8 @@ def chosen_columns(
 ) -> tuple[list[int], list]:
     """Return the indices of columns, and the names of all columns of a fitted estimator.
 
-    Where `columns` is None they are the default, or all. Columns that a density of tables leaves out are
-    none.
+    `columns` None means `default`, or all. Columns that a density of tables leaves out are
+    omitted.
     """
     check_is_fitted(estimator)
     n = getattr(estimator, "n_features_in_", None)
@@ -119,13 +119,13 @@ def chosen_columns(
 
 
 def used_columns(X: Any, names: Sequence[Any]) -> Any:
-    """Return a frame without columns that a density of tables leaves out; other tables unchanged."""
+    """Return a frame with the columns `names` only, if it has more; other tables are unchanged."""
     labels = getattr(X, "columns", ())
     return X[list(names)] if len(names) < len(labels) and set(names) <= set(labels) else X
 
 
 def columns_in_order(columns: Any, names: Sequence[Any]) -> list[int]:
-    """Return the indices of columns, None being all, in the user's order: the first is horizontal."""
+    """Return the indices of columns, all for None, in the user's order: the first is horizontal."""
     if columns is None:
         return list(range(len(names)))
     labels = np.array(names, dtype=object)
@@ -144,7 +144,7 @@ def check_number_of_columns(columns: Sequence[int]) -> None:
 
 
 def draws_of(estimator: Any, n: Any, random_state: Any, given: Any = None) -> Any:
-    """Return draws of any fitted model: rows (n, d), or the frame of a model of mixed columns."""
+    """Return draws of any fitted model: rows (n, d), or a frame from a density of tables."""
     n = check_integer("n_samples", n)
     drawn = sample(estimator, n, random_state, given=given)
     # A classifier returns rows and labels.
@@ -152,7 +152,7 @@ def draws_of(estimator: Any, n: Any, random_state: Any, given: Any = None) -> An
 
 
 def numeric_rows(rows: Any) -> np.ndarray:
-    """Return a table as numbers (n, d): NaN where a column has text or categories."""
+    """Return a table as numbers (n, d), with NaN in columns of text or categories."""
     if not hasattr(rows, "columns"):
         return np.asarray(rows, dtype=np.float64)
     columns = []
@@ -167,7 +167,7 @@ def numeric_rows(rows: Any) -> np.ndarray:
 def grid_of(
     grid: Any, rows: np.ndarray, columns: Sequence[int], resolution: Any, *, is_drawn: bool
 ) -> list[np.ndarray]:
-    """Return the values of each column at which something is computed, given or around rows (n, d)."""
+    """Return the grid values of each column: the user's `grid`, or even steps around rows (n, d)."""
     if grid is not None:
         if not isinstance(grid, Iterable):
             raise TypeError(f"grid={grid!r}; expected one array of values for each column.")
@@ -189,7 +189,7 @@ def grid_of(
         return arrays
     resolution = check_integer("grid_resolution", resolution, minimum=2)
     low, high = np.quantile(rows, [_OUTSIDE, 1 - _OUTSIDE] if is_drawn else [0, 1], axis=0)
-    # A column of one value still needs an extent.
+    # A constant column still needs a range of values.
     margin = np.where(high > low, _MARGIN * (high - low), np.maximum(1e-3 * np.abs(high), 1e-3))
     return [np.linspace((low - margin)[c], (high + margin)[c], resolution) for c in columns]
 

@@ -1,4 +1,4 @@
-"""SampleComparisonDisplay: real rows beside drawn ones, each column and each pair of columns."""
+"""SampleComparisonDisplay: real and drawn rows in each column and each pair of columns."""
 
 from __future__ import annotations
 
@@ -26,17 +26,17 @@ _N_BINS = 25
 
 @dataclass
 class SampleComparisonDisplay:
-    """Real rows beside rows that a model draws: histograms on the diagonal, pairs of columns beside it.
+    """Real rows and rows drawn from a model: histograms of columns, scatter plots of pairs of columns.
 
-    Real rows are below the diagonal, drawn ones above, with the same limits. For a number that says
-    how well they can be distinguished see `skdiffsmooth.metrics.classifier_two_sample_test`.
+    Histograms are on the diagonal; real rows are below it and drawn rows above it, with the same limits.
+    `skdiffsmooth.metrics.classifier_two_sample_test` measures how well they can be distinguished.
 
     Parameters
     ----------
     columns : list of str
         Names of the columns.
     real, drawn : ndarray of shape (n_rows, n_columns)
-        The rows; columns of text or categories as indices of their levels.
+        The rows; in columns of text or categories, indices of their levels.
     levels : list
         The levels of each column, or None for a column of numbers.
 
@@ -67,16 +67,17 @@ class SampleComparisonDisplay:
         random_state: Any = None,
         columns: Any = None,
     ) -> SampleComparisonDisplay:
-        """Draw rows and keep them beside real ones.
+        """Draw rows from an estimator to compare with real rows.
 
         Parameters
         ----------
         estimator : estimator
             A fitted density, classifier, pipeline or search, from which `skdiffsmooth.sample` draws.
         X : array-like of shape (n_rows, n_features)
-            Real rows; held-out ones show whether the model merely repeats its training rows.
+            Real rows; use held-out rows, since a model that merely repeats its training rows would look
+            perfect on those.
         n_samples : int, default=None
-            Number of draws. None is as many as there are real rows, and at most 2000.
+            Number of draws. None: the number of real rows, but at most 2000.
         random_state : int, RandomState or None, default=None
             Source of the draws.
         columns : collection of int or str, default=None
@@ -97,7 +98,7 @@ class SampleComparisonDisplay:
 
     @classmethod
     def from_samples(cls, X: Any, drawn: Any, *, columns: Any = None) -> Self:
-        """Keep real rows beside drawn ones, from any source.
+        """Return the display of real rows and of rows drawn from any source.
 
         Parameters
         ----------
@@ -111,15 +112,15 @@ class SampleComparisonDisplay:
         Raises
         ------
         TypeError, ValueError
-            If the two have other numbers of columns, no rows or no finite values, or there are more
-            than eight columns.
+            If the two have different numbers of columns, no rows or values that are not finite, or
+            there are more than eight columns.
         """
         names, real, new = _both_columns(X, drawn)
         return cls._of(names, real, new, columns_in_order(columns, names))
 
     @classmethod
     def _of(cls, names: list[Any], real: list[Any], new: list[Any], shown: list[int]) -> Self:
-        """Keep the columns of the indices `shown` of real and drawn ones."""
+        """Return the display of the columns with indices `shown`, given all real and drawn columns."""
         check_number_of_columns(shown)
         coded = [_coded(names[c], real[c], new[c]) for c in shown]
         return cls(
@@ -130,7 +131,7 @@ class SampleComparisonDisplay:
         )
 
     def frame(self) -> Any:
-        """Return "source", "real" or "drawn", and the columns as a pandas DataFrame."""
+        """Return a pandas DataFrame with "source" ("real" or "drawn") and the columns."""
         source = np.repeat(["real", "drawn"], [len(self.real), len(self.drawn)])
         rows = np.vstack([self.real, self.drawn])
         frame: dict[str, Any] = {"source": source}
@@ -143,7 +144,7 @@ class SampleComparisonDisplay:
         k = len(self.columns)
         self.figure_, axes = matplotlib_axes(ax, k, k, size=2.2)
         self.ax_ = axes[0, 0] if k == 1 else axes
-        # Levels are moved apart a little, always in the same way.
+        # Levels get a small random offset, the same at every call, so that points do not coincide.
         jitter = np.random.RandomState(0)
         real, drawn = (self._jittered(rows, jitter) for rows in (self.real, self.drawn))
         both = np.vstack([real, drawn])
@@ -172,7 +173,7 @@ class SampleComparisonDisplay:
         return self
 
     def _jittered(self, rows: np.ndarray, rng: np.random.RandomState) -> np.ndarray:
-        """Return rows with indices of levels moved by less than a third."""
+        """Return rows with random offsets of at most 0.3 in columns of levels."""
         has_levels = np.array([levels is not None for levels in self.levels])
         return rows + has_levels * rng.uniform(-0.3, 0.3, size=rows.shape)
 
@@ -209,7 +210,7 @@ class SampleComparisonDisplay:
 
 
 def _both_columns(X: Any, drawn: Any) -> tuple[list[Any], list[np.ndarray], list[np.ndarray]]:
-    """Return the labels of the columns of two tables, those of X, and those of `drawn`."""
+    """Return the labels of the columns, the columns of X and the columns of `drawn`."""
     names, real = _columns_of("X", X)
     others, new = _columns_of("drawn", drawn)
     if len(real) != len(new):
@@ -241,7 +242,7 @@ def _columns_of(name: str, X: Any) -> tuple[list[Any] | None, list[np.ndarray]]:
 
 
 def _coded(name: Any, real: np.ndarray, drawn: np.ndarray) -> tuple[np.ndarray, np.ndarray, Any]:
-    """Return two columns as numbers; of text also the levels that these index, else None."""
+    """Return a real and a drawn column as numbers, and the levels of text (None for numbers)."""
     try:
         values = [np.asarray(column, dtype=np.float64) for column in (real, drawn)]
         is_number = real.dtype != bool

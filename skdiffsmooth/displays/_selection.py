@@ -12,13 +12,13 @@ from sklearn.utils.validation import check_is_fitted
 from ._figures import BLACK, STYLES, frame_of, matplotlib_axes
 
 _MULTIPLE = re.compile(r"([0-9.eE+-]+)h")
-# With more scales than styles the lines of single points are left out.
+# At most this many lines are drawn; the other points are crosses.
 _MOST_LINES = len(STYLES)
 
 
 @dataclass
 class SelectionCurveDisplay:
-    """Held-out scores of a search over bandwidth and sigma, with the KDE's level and the choice.
+    """Held-out scores of a search over bandwidth and sigma; the best KDE and the choice are marked.
 
     `sklearn.model_selection.ValidationCurveDisplay` draws one parameter of any estimator; this display
     draws two, which are chosen together.
@@ -26,18 +26,20 @@ class SelectionCurveDisplay:
     Parameters
     ----------
     bandwidth, sigma : ndarray of shape (n_candidates,)
-        Scales of the candidates that are comparable: scored on the same rows, with the metric and all
-        other parameters of the choice.
+        Scales of the comparable candidates: those scored on the same rows, with the same metric and
+        other parameters (but `background`) as the chosen one.
     score : ndarray of shape (n_candidates,)
-        Their mean held-out log-densities, in nats a row.
+        Mean held-out log-densities of these candidates, in nats a row.
     standard_error : ndarray of shape (n_candidates,) or None
-        Standard errors of the differences from the choice, over folds, where there are several.
+        Standard errors over folds of the differences from the chosen candidate; None for a single
+        split.
     chosen : int
-        Index of the chosen candidate among them.
+        Index of the chosen candidate in these arrays.
     kde_score : float or None
-        The best score without smoothing (sigma = 0); None if the search has none.
+        The best score with sigma = 0, a KDE; None if no candidate has it.
     unit : str
-        "h", the bandwidth of highest leave-one-out likelihood, or "", units of the metric.
+        "h" if scales are in units of the KDE's bandwidth of highest leave-one-out likelihood, "" if in
+        units of the metric.
 
     See Also
     --------
@@ -70,17 +72,19 @@ class SelectionCurveDisplay:
         Parameters
         ----------
         estimator : SmoothedScoreDiffusionCV, GridSearchCV or another search
-            A fitted search with ``cv_results_``, over `bandwidth`, `sigma` or both; in a pipeline
-            their names end so. Numbers, or multiples of h such as "1.5h".
+            A fitted search with ``cv_results_`` over `bandwidth`, `sigma` or both (of a pipeline, over
+            parameters whose names end in ``__bandwidth`` or ``__sigma``), as numbers or as multiples of
+            h such as "1.5h".
 
         Raises
         ------
         NotFittedError
             If the search is not fitted.
         TypeError
-            If it is not a search.
+            If `estimator` is not a search.
         ValueError
-            If it has no scales, they have different units, or fewer than two candidates are comparable.
+            If the search is over neither scale, scales have different units, or fewer than two
+            candidates are comparable.
         """
         check_is_fitted(estimator)
         results = getattr(estimator, "cv_results_", None)
@@ -141,8 +145,8 @@ class SelectionCurveDisplay:
     def frame(self) -> Any:
         """Return a pandas DataFrame with one row for each candidate.
 
-        Columns are "bandwidth", "sigma", "score" in nats a row, "standard_error" of its difference
-        from the choice, and whether it is "chosen".
+        Columns are "bandwidth", "sigma", "score" in nats a row, "standard_error" of the difference from
+        the chosen candidate's score, and "chosen" (True for that candidate).
         """
         n = len(self.score)
         return frame_of(
@@ -214,13 +218,13 @@ class SelectionCurveDisplay:
 
 
 def _key(params: list[dict[str, Any]], name: str) -> str | None:
-    """Return the parameter of a search that is `name`, also in a pipeline, or None."""
+    """Return the searched parameter `name`, or the one that ends in ``__name``, or None."""
     keys = [key for key in params[0] if key == name or key.endswith(f"__{name}")]
     return keys[0] if keys else None
 
 
 def _scale(value: Any) -> tuple[float, str]:
-    """Return a scale as a number and its unit, "h" or ""; NaN where it is no number."""
+    """Return the value of a scale, NaN if it is no number, and its unit, "h" or ""."""
     if isinstance(value, str):
         multiple = _MULTIPLE.fullmatch(value)
         if multiple:
@@ -234,7 +238,7 @@ def _scale(value: Any) -> tuple[float, str]:
 def _comparable(
     results: dict[str, Any], params: list[dict[str, Any]], best: int, keys: Any
 ) -> np.ndarray:
-    """Return which candidates (n,) differ from the best in scales only, and were scored alike."""
+    """Return which candidates (n,) differ from the best in scales and background only, not in rows."""
     free = {*keys, "background"}
     fixed = {key: value for key, value in params[best].items() if key not in free}
     same = np.array([all(_equal(p.get(k), v) for k, v in fixed.items()) for p in params])

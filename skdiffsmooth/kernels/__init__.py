@@ -1,8 +1,9 @@
 """Smoothing kernels: the distributions of offsets over which the score is averaged.
 
-A kernel is a shape. An estimator's `sigma` scales it: offsets are sigma * xi, with xi drawn from
-the shape. `reduce` returns the shape in coordinates of the data's affine hull, since only its part along
-the hull matters (Farghly et al. 2025, Prop. 3.1), and `freeze` gives it scales and nodes.
+A kernel defines the shape of the distribution. An estimator's `sigma` scales it: offsets are sigma * xi,
+with xi drawn from the shape. `reduce` returns the shape in coordinates of the data's affine hull, since
+only its part along the hull matters (Farghly et al. 2025, Prop. 3.1), and `freeze` returns a smoothing:
+the shape with a scale and nodes for each noise level.
 """
 
 from collections.abc import Callable

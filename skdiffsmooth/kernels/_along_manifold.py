@@ -33,29 +33,29 @@ from ._gated import GatedShape
 from ._pushed import PUSHES, ManifoldShape, distance_in_span, fading_distance
 from ._shapes import LinearShape
 
-# What "auto" means for the span of principal components.
+# Share of the variance that principal components keep with n_components="auto".
 _SHARE_OF_VARIANCE = 0.95
 
-# In units of the bandwidth: where offsets fade over less than this, solvers step over the change (a
-# thin ellipse of reach a tenth of the bandwidth is off by half a nat, of nine tenths by 0.01).
+# Shortest distance, in bandwidths, over which offsets may fade: solvers step over a faster change (the
+# error on a thin ellipse is half a nat for a reach of a tenth of the bandwidth, 0.01 for nine tenths).
 _SHORTEST_REACH = 0.5
-# In units of the distance at which offsets have faded out: on circles and waves the mass of the density
-# is within 1e-2 of one up to this and, for the level-set kernel, samples are of that density.
+# Largest sigma, in units of the distance at which offsets have faded out: up to it, on circles and
+# waves, the density integrates to one within 1e-2, and samples of the level-set kernel follow it.
 _WIDEST_SCALE = {"translated": 0.6, "level-set": 0.3}
 
-# A reach that is estimated is that of all but the worst places. On noisy circles and waves no foot was
-# missed up to a half of it, and one in ten between three quarters and all of it.
+# Factor on an estimated reach, which is too large at the worst places. On noisy circles and waves no
+# nearest point was missed up to half the estimate, and one in ten from three quarters to all of it.
 _SHARE_OF_REACH = 0.5
-# Rows by which it is estimated, at most; pairs of them are compared.
+# Most rows from which the reach is estimated, by comparing pairs of them.
 _MOST_ROWS = 1000
 
-# Fewer distinct rows than these say nothing about the dimension they come from.
+# With fewer distinct rows than this the dimension is not estimated.
 _FEWEST_ROWS = 10
 
 
 @dataclass(frozen=True, eq=False)
 class AlongManifold:
-    """The `KernelChoice` of `ManifoldAdaptedDiffusion`, by its parameters."""
+    """The `KernelChoice` of `ManifoldAdaptedDiffusion`; the attributes are parameters of that class."""
 
     manifold: Any
     n_components: Any
@@ -96,7 +96,7 @@ class AlongManifold:
                 "expected tensors from all its methods in this case. Subclass a manifold of "
                 "skdiffsmooth.manifolds, or write its methods in torch."
             )
-        # What a curved manifold does outside the hull of the data moves queries within it.
+        # A curved manifold also affects queries in the hull of the data where it is outside that hull.
         hull = hull.joined(getattr(manifold, "affine_hull", None))
         inside = differentiable(within(manifold, hull), hull.split(points)[0])
         shape = ManifoldShape(inside, push, _usable_reach(inside, manifold, points))
@@ -104,10 +104,10 @@ class AlongManifold:
 
     def candidate_metrics(self, rank: int) -> tuple[Any, ...]:
         """Return the metrics from which "auto" chooses, none for a known manifold."""
-        # Log-densities along a known manifold take long, where there are any: nothing is compared.
+        # Log-densities along a known manifold are slow or do not exist, so metrics are not compared.
         if not isinstance(self.manifold, str):
             return ()
-        # Principal axes are those of the columns as they are; whitened rows have none.
+        # PCA uses the variances of the columns as they are; those of whitened rows are all equal.
         return ("euclidean",) if self.manifold == "pca" else candidate_metrics(rank)
 
     def check_base(self, base: Any) -> None:
@@ -116,7 +116,10 @@ class AlongManifold:
     def check_scales(
         self, kernel: ReducedKernel, coordinates: np.ndarray, bandwidth: float, scales: np.ndarray
     ) -> None:
-        """Raise an error if the reach is below the bandwidth; warn if sigma is too large for it."""
+        """Raise an error if the reach is too small for the bandwidth.
+
+        Warn if it is too small for sigma, or if most rows are too far from the manifold.
+        """
         if not isinstance(kernel, ManifoldShape) or not scales.any():
             return
         reach, fading = kernel.reach, fading_distance(kernel.manifold, kernel.reach)
@@ -142,7 +145,7 @@ class AlongManifold:
             warn_user(
                 f"sigma={scales.max():.3g} is large compared with the manifold's reach "
                 f"{reach:.3g} for push={self.push!r}: some log-densities may have errors of several "
-                f"nats, and samples another distribution. Lower sigma to {widest:.3g}."
+                f"nats, and samples may have another distribution. Lower sigma to {widest:.3g}."
             )
 
     def _given_manifold(self, points: np.ndarray, weights: np.ndarray) -> Manifold | None:
@@ -197,7 +200,7 @@ class AlongManifold:
         cells = Cells.of(coordinates, weights, n_components, n_cells)
         learned = {"cells_": cells, "n_components_": n_components}
         if n_components == hull.dimension:
-            # The tangents are everything, in one cell: the isotropic kernel.
+            # Tangents that span the hull, in a single cell, give the isotropic kernel.
             return LinearShape(np.eye(hull.dimension)), learned
         return GatedShape(cells), learned
 
@@ -263,7 +266,7 @@ def _along_subspace(manifold: AffineSubspace, hull: AffineHull) -> LinearShape:
     variances, axes = np.linalg.eigh(in_hull @ in_hull.T)
     kept = variances > hull.n_features * np.finfo(np.float64).eps
     roots = axes[:, kept] * np.sqrt(variances[kept])
-    # Of all factors of S, which differ by a rotation of the nodes, the one whose upper block is
+    # Of all factors of S, which differ by a rotation of the nodes, take the one whose upper block is
     # symmetric and positive. At full rank it is the symmetric root, hence the identity on data
     # that lie in the manifold: node by node the model is then that of the isotropic kernel.
     left, _, right = np.linalg.svd(roots[: roots.shape[1]].T)

@@ -17,7 +17,7 @@ class UniformBallKernel:
     Notes
     -----
     `sigma` is the standard deviation along each coordinate, as for the Gaussian kernel, so the
-    radius of the ball is ``sigma * sqrt(d + 2)`` in d features. Nodes are those of the Gaussian with
+    radius of the ball is ``sigma * sqrt(d + 2)`` in d features. Nodes are Gaussian nodes with
     their lengths changed; their covariance is that of the ball up to the error of the node rule, and
     no node is outside the ball.
 

@@ -7,15 +7,15 @@ from typing import NamedTuple
 
 import numpy as np
 
-# Points in a cell for each dimension of the tangent; and points near its mean that the tangent is fitted
-# to, for each dimension and one more. Measured: of 3, 6 and 12 points the fewer, the better, as long as
-# there are enough; of 2, 4 and 8 neighbours 4 were the best.
+# Number of points of a cell, divided by the dimension k of the tangent; and number of points near its
+# mean to which the tangent is fitted, divided by k + 1. Measured: of 3, 6 and 12 points the fewest were
+# best, as long as there are enough for the tangent; of 2, 4 and 8 neighbours 4 were best.
 _POINTS_PER_CELL = 4
 _NEIGHBORS = 4
 _MOST_CELLS = 32
 
-# k-means computes distances as differences of squares: within a part of less than this share of the
-# inertia of all points they would be rounding.
+# k-means computes distances as differences of squares: in a part whose inertia is below this fraction of
+# that of all points, they would be rounding errors.
 _ROUNDING = 1e-14
 
 
@@ -48,12 +48,12 @@ class Cells:
         n_cells: int | None = None,
         n_neighbors: int | None = None,
     ) -> Cells:
-        """Divide distinct points (N, r) by k-means and fit tangents of dimension `n_components`.
+        """Return cells of distinct points (N, r) by k-means, with tangents of dimension `n_components`.
 
         Nothing is random, and nothing depends on the order of the points. `n_cells` is an upper bound,
         by default `default_n_cells`. A tangent is fitted to the `n_neighbors` points nearest to the
-        mean of its cell, by default 4 for each dimension and one more. Where tangents have all r
-        dimensions there is one cell.
+        mean of its cell, by default ``4 * (n_components + 1)``. If tangents have all r dimensions there
+        is one cell.
         """
         dimension = points.shape[1]
         if n_components >= dimension:
@@ -63,7 +63,7 @@ class Cells:
             n_cells = default_n_cells(len(points), n_components)
         if n_neighbors is None:
             n_neighbors = _NEIGHBORS * (n_components + 1)
-        # Here and not above: loading it takes as long as the whole of this package.
+        # Imported here, since loading it takes as long as the whole package.
         from sklearn.cluster import KMeans
 
         start = _halving_means(points, weights, n_cells)
@@ -79,8 +79,8 @@ class Cells:
             *(_tangent(points, weights, mean, n_components, n_neighbors) for mean in means),
             strict=True,
         )
-        # The standard deviation of a uniform distribution as wide as the distance of the cells. With one
-        # cell it is not used.
+        # The standard deviation of a uniform distribution as wide as the distance between nearest cells.
+        # With one cell it is not used.
         width = np.sqrt(masses @ to_nearest / 12) if len(means) > 1 else 1.0
         return cls(
             masses / masses.sum(), means, float(width), np.stack(tangents), np.array(thickness)
@@ -103,11 +103,11 @@ class _Part(NamedTuple):
 
 
 def _halving_means(points: np.ndarray, weights: np.ndarray, n_cells: int) -> np.ndarray:
-    """Return the means (n_cells, r) of parts, made by repeatedly halving the one of most inertia.
+    """Return the means (n_cells, r) of parts: the part of largest inertia is repeatedly cut in two.
 
     It is cut at its mean, across its first principal axis: a deterministic start for k-means (Su and
     Dy, In search of deterministic methods for initializing k-means and Gaussian mixture clustering,
-    2007). There are fewer parts where the points of a part coincide up to rounding.
+    2007). There are fewer parts if the points of each part coincide up to rounding.
     """
     parts = [_Part.of(points, weights, np.arange(len(points)))]
     smallest = _ROUNDING * parts[0].inertia

@@ -1,4 +1,4 @@
-"""Smoothing with a kernel that the user passes, by the same offsets at every query."""
+"""Smoothing with one kernel at all queries, which the user passes."""
 
 from __future__ import annotations
 
@@ -26,13 +26,16 @@ class SameEverywhere:
         return self.kernel.reduce(hull, points, weights), hull, {}
 
     def candidate_metrics(self, rank: int) -> tuple[Any, ...]:
-        """Return all metrics for an isotropic kernel, none where nothing is to be compared."""
+        """Return the metrics from which "auto" chooses.
+
+        All for an isotropic kernel, none if offsets depend on the query, "euclidean" for the others.
+        """
         if depends_on_query(self.kernel):
             return ()
         return candidate_metrics(rank) if is_isotropic(self.kernel) else ("euclidean",)
 
     def check_base(self, base: Any) -> None:
-        """Raise an error if the kernel has no offsets."""
+        """Raise an error if the kernel cannot smooth the score of a base."""
         if not works_over_base(self.kernel):
             raise ValueError(
                 f"kernel={self.kernel!r} smooths by the posterior weights of training rows, so it "
@@ -43,4 +46,4 @@ class SameEverywhere:
     def check_scales(
         self, kernel: ReducedKernel, coordinates: np.ndarray, bandwidth: float, scales: np.ndarray
     ) -> None:
-        """Do nothing, since offsets that are the same everywhere suit any scale."""
+        """Do nothing, since any scale is valid for a kernel that the user passes."""

@@ -14,8 +14,8 @@ constant e is subtracted,
     r_k = softmax_k( log pi_k - |x - m_k|^2 / 2 s^2 ),   p_k = (r_k - e)_+ / sum_j (r_j - e)_+.
 
 All but a few gates are exactly zero, so that their cells can be omitted without error. The field is
-continuous, and its divergence is exact. The gates do not depend on the noise: likelihoods were the same
-with gates that do, and these are zero at large noise too.
+continuous, and its divergence is exact. The gates do not depend on the noise, so that most are zero at
+large noise too; likelihoods were the same with gates that depend on it.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class GatedShape:
 
     @property
     def n_nodes(self) -> int:
-        """Half as many as for a constant kernel, since gates average over two to four cells."""
+        """Half as many nodes as for a constant kernel, since gates average over two to four cells."""
         return default_n_nodes(self.rank) // 2
 
     @property
@@ -153,8 +153,8 @@ class GatedScore:
     means: torch.Tensor  # (K, r): their means
     width: float  # Standard deviation s of the isotropic Gaussians that the gates are computed from
     nodes: tuple[Nodes, ...]  # The quadrature rule of each cell
-    # (n,): index of the point that is excluded for each query. The cells were learned with it and
-    # stay.
+    # (n,): index of the point that is excluded for each query; the cells, learned with it, are not
+    # changed.
     exclude: torch.Tensor | None = None
 
     def __call__(self, x: torch.Tensor, v: float) -> torch.Tensor:
@@ -192,7 +192,7 @@ class GatedScore:
         return self if self.exclude is None else replace(self, exclude=self.exclude[index])
 
     def _in_tiles(self, x: torch.Tensor) -> Iterator[tuple[slice, GatedScore]]:
-        """Split queries into parts, so that the scores of all cells fit into memory."""
+        """Yield slices so short that the scores of all cells fit into memory, and their fields."""
         # Of each pair: a position, a score, and the terms of the sums over cells.
         per_query = len(self.nodes) * (5 * x.shape[1] + 8) * x.element_size()
         for tile in slices(len(x), rows_within(per_query, self.posterior.memory_limit)):

@@ -58,7 +58,8 @@ class AnisotropicGaussianKernel:
     Raises
     ------
     ValueError
-        If it is not finite, square, symmetric and positive semi-definite, or a scale is negative.
+        If a matrix is not finite, square, symmetric and positive semi-definite, or a standard deviation
+        is negative.
 
     Notes
     -----

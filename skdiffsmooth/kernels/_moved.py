@@ -9,7 +9,7 @@ with J(y) = (Cov(y) / v - I) / v. With dy_m/dx = a I + L R^T, L and R of j colum
 
     tr[ J (a I + L R^T) ] = ( (a tr Cov + tr R^T Cov L) / v - a r - tr R^T L ) / v.
 
-The field is not a gradient; the likelihood integrates this divergence, which is exactly its own.
+The field is not a gradient. The likelihood integrates this divergence, which is exact.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class MovedScore(ABC):
         return self._averages(x, v, with_divergence=False)[:, :-1]
 
     def with_divergence(self, x: torch.Tensor, v: float) -> tuple[torch.Tensor, torch.Tensor]:
-        """See `ScoreField`. The divergence includes the derivatives of the pushed positions."""
+        """See `ScoreField`. The divergence includes the derivatives of the positions."""
         averages = self._averages(x, v, with_divergence=True)
         return averages[:, :-1], averages[:, -1]
 
@@ -85,7 +85,7 @@ class MovedScore(ABC):
         return out
 
     def _queries_at_once(self, rank: int) -> int:
-        """Return how many queries fit into half of the memory; tiles get the rest."""
+        """Return how many queries fit into half of the memory; the engine's tiles use the rest."""
         n_values = len(self.nodes) * self._values_per_node(rank)
         return rows_within(8 * n_values, self.posterior.memory_limit / 2)
 
@@ -97,7 +97,7 @@ def _scores(
     derivative: Derivative | None,
     exclude: torch.Tensor | None,
 ) -> torch.Tensor:
-    """Return empirical scores at y (B, M, r), and their divergences in x, or zero, last."""
+    """Return scores at y (B, M, r) and, in one more column, their divergences in x, or zero."""
     rank = y.shape[-1]
     left = y.new_empty(*y.shape, 0) if derivative is None else derivative.left
     moments = posterior.covariance_along(y.flatten(0, 1), v, left.flatten(0, 1), exclude=exclude)

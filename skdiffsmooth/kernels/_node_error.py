@@ -17,8 +17,8 @@ from ._nodes import NodeRule
 # their mean is many times smaller), or until there are _MOST_NODES.
 _TOLERANCE = 0.2
 _MOST_NODES = 512
-# Where an accuracy is requested, the error of the nodes may be this part of it, for the estimate is
-# from few rows and other errors are added; and there may be more nodes.
+# If an accuracy is requested, the nodes may use this part of it, since the estimate is from few rows
+# and other errors are added; and there may be this many nodes.
 _PART = 0.7
 _MOST_REQUESTED_NODES = 4096
 
@@ -27,15 +27,16 @@ _N_ROWS = 16
 _N_LEVELS = 8
 
 
-# Divergences are corrected by this many rows, and this many times the nodes.
+# Corrections of divergences are means over this many rows, from a comparison with this many times the
+# number of nodes.
 _N_CORRECTING, _MORE_NODES = 64, 6
 
 
 def checked_rows(schedule: ScoreSchedule) -> tuple[np.ndarray, np.ndarray]:
-    """Return rows (n, r), evenly by the widest coordinate, and standard normal noise for them.
+    """Return rows (n, r), evenly spaced in order of the widest coordinate, and normal noise for them.
 
-    Thin components of a base, which was fitted to these rows, contain them but not new rows. So over a
-    base rows are moved in random directions, by about the distance from the nearest other row.
+    Thin components of a base contain the rows that they were fitted to, but not new rows. So with a base
+    the rows are moved in random directions, by about the distance from the nearest other row.
     """
     points = schedule.shards.first(schedule.hierarchy.points)
     rows = points[_evenly(points, _N_ROWS)]
@@ -49,7 +50,7 @@ def checked_rows(schedule: ScoreSchedule) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _evenly(points: np.ndarray, n: int) -> np.ndarray:
-    """Return indices of at most n points, evenly by the widest coordinate."""
+    """Return indices of at most n points, evenly spaced in the order of the widest coordinate."""
     # A hull of dimension zero has one row, and no coordinate.
     order = np.argsort(points[:, :1].sum(axis=1), kind="stable")
     return order[np.linspace(0, len(points) - 1, min(n, len(points))).astype(int)]
@@ -58,11 +59,11 @@ def _evenly(points: np.ndarray, n: int) -> np.ndarray:
 def node_error(schedule: ScoreSchedule, reference: ScoreSchedule) -> float:
     """Return the root mean square difference of log-densities from those of `reference`, in nats.
 
-    `reference` is the same model with more nodes, which are others. The scores s and divergences of
+    `reference` is the same model with more and different nodes. The scores s and divergences of
     both are compared at noised rows. To first order an error e of the score changes a log-density by
-    the integral of v (div e + e . s) over log sqrt(v): the first term is the divergence's own error, the
-    second that of the position. Errors of different levels are independent, so the squares of their
-    contributions are added.
+    the integral of v (div e + e . s) over log sqrt(v): the first term is due to the error of the
+    divergence, the second to that of the position. Errors of different levels are independent, so the
+    squares of their contributions are added.
     """
     levels = schedule.levels
     rows, noise = checked_rows(schedule)
@@ -84,9 +85,9 @@ def divergence_shifts(
 ) -> np.ndarray:
     """Return by how much v times the divergences of each level (n_levels,) are too small on average.
 
-    Frames integrate terms of order four on average over rotations only, and in many dimensions these
-    terms of log-densities are alike at all rows. Divergences are compared with those of more nodes, at
-    noised points that `schedule(rule, exclude)` leaves out, as rows that are held out would be.
+    Frames integrate terms of order four exactly only on average over rotations, and in many dimensions
+    the errors from these terms are alike at all rows. Divergences are compared with those of more nodes,
+    at noised points that `schedule(rule, exclude)` excludes, as if they were held-out rows.
     """
     index = _evenly(points, _N_CORRECTING)
     coarse = schedule(rule, index)
@@ -111,10 +112,10 @@ def enough_nodes(
     *,
     is_fixed: bool,
 ) -> tuple[NodeRule, float]:
-    """Return the rule with enough nodes for an error of `tol`, and the error in nats (or NaN).
+    """Return the rule with enough nodes for an error of `tol`, and the estimated error, in nats.
 
-    `schedule` returns the model under a rule, whose number of nodes is doubled unless it
-    `is_fixed`.
+    `schedule` returns the model under a rule, whose number of nodes is doubled until it is enough,
+    unless `is_fixed`. The error is NaN if the field has no divergence.
     """
     largest, most = _TOLERANCE, _MOST_NODES
     if tol is not None:

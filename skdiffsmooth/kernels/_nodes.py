@@ -1,4 +1,4 @@
-"""Quadrature nodes for the standard normal distribution, of which kernels make their offsets."""
+"""Quadrature nodes for the standard normal distribution, from which kernels compute their offsets."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ Rule = Callable[[int, int, int, int], tuple[np.ndarray, np.ndarray]]
 def default_n_nodes(dimension: int) -> int:
     """Return the default number of nodes in k dimensions: the least power of two >= max(64, 4 k).
 
-    Sobol points are most even at powers of two, and 2 k nodes are enough for exact covariances.
+    Sobol points are most evenly distributed if their number is a power of two, and 2 k nodes are enough
+    for exact covariances.
     """
     return 2 ** math.ceil(math.log2(max(64, 4 * dimension)))
 
@@ -53,15 +54,15 @@ def _mirrored_nodes(dimension: int, n_nodes: int, level: int, seed: int) -> np.n
     half = n_nodes // 2
     if dimension == 0:
         return np.zeros((n_nodes, 0))
-    # Only blocks of a power of two are nets; other sets are the first points of such a block.
+    # Only blocks of a power of two are nets; for other numbers the first points of a block are used.
     block = 2 ** math.ceil(math.log2(half))
     sequence = copy.deepcopy(_scrambled(dimension, seed))
     if level:
         sequence.fast_forward(level * block)
-    # Half a unit of the sequence's resolution, since the quantile of zero is infinite.
+    # Half a unit of the sequence's resolution is added, since the quantile of zero is infinite.
     normal = ndtri(sequence.random(block)[:half] + 2.0**-31)
     if half >= dimension:
-        # The polar factor is the nearest to these nodes of all sets with unit covariance.
+        # Of all sets of nodes with unit covariance, the polar factor is the nearest to these nodes.
         left, _, right = np.linalg.svd(normal, full_matrices=False)
         normal = np.sqrt(half) * left @ right
     return np.concatenate([normal, -normal])
@@ -87,10 +88,10 @@ def gaussian_frames(
         E xi xi^T = I,    E xi xi^T |xi|^2 = (r + 2) I,
 
     and other moments of order four are those of the normal distribution on average over rotations. All
-    radii have the same rotations, since errors at them largely cancel. M is `n_nodes`, rounded up to
+    radii have the same rotations, since their errors then largely cancel. M is `n_nodes`, rounded up to
     whole frames.
     """
-    # In many dimensions lengths vary little, and rotations count more than radii.
+    # In many dimensions lengths vary little, and rotations matter more than radii.
     fewest_radii, fewest_rotations = (3, 1) if dimension <= 10 else (2, 2)
     # More radii where there are more frames, so that the rule converges.
     frames = n_nodes / (2 * dimension)
@@ -133,7 +134,7 @@ def _sobol(dimension: int, n_nodes: int, level: int, seed: int) -> tuple[np.ndar
 def _gauss_hermite(
     dimension: int, n_nodes: int, level: int, seed: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return the largest grid of at most `n_nodes` nodes, two or more on each axis, for all levels."""
+    """Return the largest grid of at most `n_nodes` nodes, at least two on each axis, with weights."""
     if dimension > 3:
         raise ValueError(
             "node_rule='gauss-hermite' is a grid for 1 to 3 directions, and the kernel acts along "
@@ -160,13 +161,13 @@ NODE_RULES: dict[str, Rule] = {"sobol": _sobol, "gauss-hermite": _gauss_hermite}
 
 @dataclass(frozen=True)
 class NodeRule:
-    """A rule for nodes: a name, a number (even for "sobol", a bound for "gauss-hermite"), a seed."""
+    """A rule for nodes; `n_nodes` is even for "sobol" and an upper bound for "gauss-hermite"."""
 
     name: str
     n_nodes: int
     seed: int
     most_frames: int = 10
-    """Most dimensions in which the nodes of "sobol" may be frames."""
+    """Largest dimension in which the nodes of "sobol" may be frames (`gaussian_frames`)."""
 
     def normal(self, dimension: int, level: int) -> tuple[np.ndarray, np.ndarray]:
         """Return nodes (M, k) for N(0, I_k) at one noise level, and weights; grids need k <= 3."""

@@ -21,7 +21,7 @@ class OffsetsKernel:
     offsets : array-like of shape (M, d)
         Offsets at sigma = 1, of mean zero under the weights.
     weights : array-like of shape (M,), default=None
-        Positive; only ratios matter. None weighs all offsets alike.
+        Positive weights, of which only ratios matter. None gives all offsets the same weight.
 
     Raises
     ------
@@ -30,7 +30,7 @@ class OffsetsKernel:
 
     Notes
     -----
-    Offsets of another mean would shift the density that is estimated.
+    Offsets with another mean would shift the estimated density.
 
     Examples
     --------
@@ -93,7 +93,7 @@ class SamplerKernel:
     Raises
     ------
     TypeError
-        If it cannot be called.
+        If `sampler` cannot be called.
 
     Notes
     -----

@@ -71,7 +71,7 @@ class _PushedScore(MovedScore):
         *,
         with_derivative: bool,
     ) -> tuple[torch.Tensor, Derivative | None]:
-        """Move queries along the copy of the manifold that is translated to them."""
+        """Return positions on the copy of the manifold translated to each query, with derivatives."""
         moved = self._project(projection.foot[:, None] + offsets, with_derivative=with_derivative)
         shift = moved.foot - projection.foot[:, None]
         factor, slope = self._fading_factor(x - projection.foot)
@@ -92,8 +92,8 @@ class _PushedScore(MovedScore):
     def _fading_factor(self, normal: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the factor (n,) of the offsets of queries at foot + `normal`, and its gradient.
 
-        It is one up to half of the distance `fading` and zero beyond it, with a cubic between: where the
-        foot is not unique, offsets would make the field jump.
+        It is 1 up to half of the distance `fading` and 0 beyond `fading`, with a cubic between. Where
+        the foot is not unique, offsets would make the field jump.
         """
         if self.fading is None:
             return normal.new_ones(len(normal)), torch.zeros_like(normal)
@@ -107,7 +107,7 @@ class _PushedScore(MovedScore):
         return factor, -12 * (progress * (1 - progress))[:, None] * direction / self.fading
 
     def _project(self, z: torch.Tensor, *, with_derivative: bool) -> _Projection:
-        """Project positions (..., r), and return derivatives if requested."""
+        """Return the projections of positions (..., r), with derivatives if requested."""
         flat = z.flatten(0, -2)
         if not with_derivative:
             nothing = z.new_empty(*z.shape, 0)
@@ -126,9 +126,9 @@ class TranslatedScore(_PushedScore):
     """Smoothing along the copy of the manifold that is translated to the query.
 
     y_m = x + Pi(p + xi_m) - p with p = Pi(x) (Farghly et al. 2025, the form of the experiments):
-    the manifold goes through x, whatever its distance.
+    the copy of the manifold goes through x, whatever the distance of x.
 
-    dy/dx = I + (A_m T_m^T - I) A T^T, with A_m, T_m those of p + xi_m: the identity plus a matrix of
+    dy/dx = I + (A_m T_m^T - I) A T^T, with A_m, T_m taken at p + xi_m: the identity plus a matrix of
     rank k. Where offsets fade by a factor c, y = x + c (Pi(p + xi_m) - p): that matrix is multiplied by
     c, and (Pi(p + xi_m) - p) (dc/dx)^T is added.
 
@@ -152,9 +152,9 @@ class LevelSetScore(_PushedScore):
     Pi(z_m) to z_m and r the distance of x: the normal turns with the manifold, and the kernel stays on
     a level set of the distance as in Farghly et al. 2025, eq. 10.
 
-    The paper pushes x + xi_m. At a distance r below the kernel's scale these positions are on all sides
-    of the manifold alike. That is right for log-densities, but scores of opposite sides cancel and
-    no longer pull to the manifold, and where x + xi_m crosses a hypersurface its normal flips: with
+    The paper moves x + xi_m, not z_m. At a distance r below the kernel's scale x + xi_m is on all sides
+    of the manifold alike. That is right for log-densities, but scores of opposite sides cancel and no
+    longer point to the manifold, and where x + xi_m crosses a hypersurface, n_m flips: with
     fixed nodes the field jumps there, and its flow is not invertible (on a circle of 12 points 0.4 of
     the mass was lost). At z_m, at a distance of about r, the normal is that of x, moved along the
     manifold. Near the medial axis z_m may be near the manifold again: keep the offsets well below the
@@ -179,7 +179,8 @@ class LevelSetScore(_PushedScore):
         y = target.foot + distance[:, None, None] * normal_at_z
         if derivative is None:
             return y, None
-        # The direction x - foot has a rounding error of eps / r; its limit is wrong by about r.
+        # The direction of x - foot has a rounding error of eps / r. Its limit for r = 0, which replaces
+        # it at small r, has an error of about r.
         close = distance <= math.sqrt(torch.finfo(x.dtype).eps) * x.abs().amax(1)
         normal = torch.where(close[:, None], _some_normal(projection.tangent), normal)
         moves = target.image @ (target.tangent.mT @ normal[:, None, :, None])
@@ -197,7 +198,7 @@ def _on_level_set(
     ratio: torch.Tensor,
     target: _Projection,
 ) -> Derivative:
-    """Return the derivative of Pi(z) + r n_m, given those of z (with stretch 1) and of r."""
+    """Return dy_m/dx of y_m = Pi(z_m) + r n_m from dz_m/dx, whose stretch is 1, and dr/dx."""
     a, normal = ratio[..., None, None], normal_at_z[..., None]
     image = (1 - a) * target.image + a * normal @ (normal.mT @ target.image)
     turned = a * (of_z.left - normal @ (normal.mT @ of_z.left))
@@ -223,7 +224,7 @@ def _unit(vectors: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def _divide(numerator: torch.Tensor, denominator: torch.Tensor) -> torch.Tensor:
-    """Divide by the denominator, or by one where it is zero."""
+    """Return the quotient, with one as the denominator where it is zero."""
     return numerator / denominator.masked_fill(denominator == 0, 1.0)
 
 
@@ -235,7 +236,7 @@ class ManifoldShape:
     """A `ReducedKernel` with isotropic Gaussian offsets that are projected to a known manifold.
 
     The manifold is in the coordinates of the data, `push` names the field in `PUSHES`, and
-    `fading_distance` follows from `reach`; offsets do not fade where it is None.
+    `fading_distance` follows from `reach`; offsets do not fade where `reach` is None.
     """
 
     manifold: Manifold

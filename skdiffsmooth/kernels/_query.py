@@ -33,26 +33,25 @@ _MEMORY = 64
 class QueryKernel:
     """Offsets that depend on the query, for which the user passes a function.
 
-    It averages the score over the moved queries. The field is not a gradient, so there is no energy; the
-    likelihood integrates the field's exact divergence, in which the derivative of the offsets in the
-    query is that of torch's forward mode. If the function has no such derivative, the model samples
-    only.
+    The score is averaged over the moved queries. The field is not a gradient, so there is no energy; the
+    likelihood integrates the field's exact divergence, for which torch's forward mode differentiates
+    the offsets in the query. If the function does not allow this, the model has no densities.
 
     Parameters
     ----------
     offsets : callable
         ``offsets(x, z)`` takes queries x, a tensor (n, d) in units of X, and Gaussian offsets z, a
         tensor (M, d) of scale `sigma` in all directions, and returns the offsets of each query, a
-        tensor (n, M, d). Rows must not depend on each other. An offset of zero must stay zero, and the
-        mean over z should be zero, as it is for offsets linear in z: the score at small noise pulls
-        queries by minus the mean.
+        tensor (n, M, d). Those of a query must not depend on other queries. An offset of zero must stay
+        zero, and the mean over z should be zero, as it is for offsets linear in z: otherwise the score
+        at small noise moves queries by minus the mean.
 
     Raises
     ------
     TypeError
-        If it cannot be called; at `fit`, if it does not return a tensor.
+        If `offsets` cannot be called; at `fit`, if it does not return a tensor.
     ValueError
-        At `fit`, if what it returns has another shape, or is not finite at the training rows.
+        At `fit`, if the tensor has another shape, or is not finite at the training rows.
 
     See Also
     --------
@@ -62,18 +61,19 @@ class QueryKernel:
     Notes
     -----
     A Gaussian kernel of covariance ``sigma^2 F(x) F(x)^T`` is ``lambda x, z: torch.einsum("nij,mj->nmi",
-    F(x), z)``; its square root must be a differentiable function of x.
+    F(x), z)``; F must be a differentiable function of x.
 
     Write the function in torch, and define it in a module if the model is to be saved. `fit` compares
     its derivative with difference quotients at up to 16 training rows; if they differ by more than a
-    relative 1e-4, `score_samples` raises an error. A jump between these rows is not found: the mass is
-    then not one (0.988 with offsets that are zero on one side of a line through a circle). Queries are
-    projected to the affine hull of the data, and are in the coordinates of the metric, by default those
-    of X. Nothing is compared by likelihood: scales at "auto" are 0.85 and 1.5 times the leave-one-out
-    bandwidth of the KDE.
+    relative 1e-4, `score_samples` raises an error. A jump between these rows is not found: the density
+    then does not integrate to one (but to 0.988 with offsets that are zero on one side of a line through
+    a circle). Queries are projected to the affine hull of the data, and are in the coordinates of the
+    metric, by default those of X. Parameters are not compared by likelihood: `bandwidth` and `sigma` at
+    "auto" are 0.85 and 1.5 times the leave-one-out bandwidth of the KDE.
 
-    Costs one softmax over the rows for each pair of query and node, and for log-densities r derivatives
-    of the function and products with r columns of posterior covariances, r the dimension of the hull.
+    The cost is one softmax over the rows for each pair of query and node and, for log-densities, r
+    derivatives of the function and products with r columns of posterior covariances, with r the
+    dimension of the hull.
 
     Examples
     --------
@@ -124,7 +124,7 @@ class QueryKernel:
 
 @dataclass(frozen=True)
 class _QueryShape:
-    """A `ReducedKernel`: the user's function, and the hull whose coordinates the flow runs in."""
+    """A `ReducedKernel`: the user's function, and the hull in whose coordinates the flow is computed."""
 
     offsets: Offsets
     hull: AffineHull
@@ -254,7 +254,7 @@ def _is_differentiable(offsets: Offsets, x: torch.Tensor, z: torch.Tensor) -> bo
     try:
         jacobian = _jacobian(lambda rows: offsets(rows, z), x)
     except (RuntimeError, TypeError, NotImplementedError):
-        # The function leaves torch, or uses an operation without derivative.
+        # The function uses another library than torch, or an operation without derivative.
         return False
     size = float(z.abs().max())
     direction = torch.from_numpy(np.random.RandomState(0).standard_normal(x.shape))

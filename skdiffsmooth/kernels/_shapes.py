@@ -17,8 +17,8 @@ from .._utils.backend import Backend
 from ..scores import ScoreField, SmoothedScore
 from ._nodes import NodeRule, default_n_nodes
 
-# Fewest dimensions in which divergences follow from log-densities at rotated frames: in two, traces take
-# as long and leave the mass at one.
+# Fewest dimensions in which divergences are computed from log-densities at rotated frames: in two, exact
+# traces take no longer, and the density then integrates to one.
 _FEWEST_DIMENSIONS = 3
 
 
@@ -45,7 +45,7 @@ class ConstantShape(ABC):
         """Return offsets (M, r) at sigma = 1, of weighted mean zero, and their weights (M,)."""
 
     def frame_std(self, rule: NodeRule) -> float | None:
-        """Return the standard deviation at sigma = 1 if nodes are frames, `gaussian_frames`."""
+        """Return the standard deviation at sigma = 1 if nodes are `gaussian_frames`, or None."""
         return None
 
     def freeze(self, scales: np.ndarray, rule: NodeRule) -> FrozenKernel:
@@ -63,7 +63,7 @@ class LinearShape(ConstantShape):
     factor: np.ndarray
 
     def __post_init__(self) -> None:
-        # Kept from the beginning, so that queries do not change a fitted model.
+        # Computed here and stored, so that queries do not change a fitted model.
         _ = self.is_isotropic
 
     @property
@@ -115,7 +115,7 @@ class BallShape(ConstantShape):
     def nodes(self, rule: NodeRule, level: int) -> tuple[np.ndarray, np.ndarray]:
         standard, weights = rule.normal(self.dimension, level)
         squares = np.sum(standard**2, axis=1)
-        # In r of d coordinates the squared norm over that of the ball is Beta(r / 2, (d - r) / 2 + 1).
+        # The squared norm of r of d coordinates, in squared radii, is Beta(r / 2, (d - r) / 2 + 1).
         others = (self.n_features - self.dimension) / 2 + 1
         ratios = betaincinv(self.dimension / 2, others, chdtr(self.dimension, squares))
         stretch = np.sqrt((self.n_features + 2) * ratios / np.where(squares > 0, squares, 1))

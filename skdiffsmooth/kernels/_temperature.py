@@ -26,7 +26,7 @@ class TemperatureKernel:
 
     Notes
     -----
-    Unlike averages over offsets this does not adapt to the geometry by itself: every sample ends near a
+    Unlike averages over offsets, this does not adapt to the geometry by itself: every sample ends near a
     weighted mean of the points around it. The score is the gradient of
     ``max(sigma^2 / v, 1)`` times the log-density at the larger noise; `energy` is minus that.
 
@@ -99,7 +99,7 @@ class TemperedScore:
         return (moments.mean - x) / v, divergence
 
     def log_density(self, x: torch.Tensor, v: float) -> torch.Tensor:
-        """Return the temperature times the log-density at the larger noise, in nats."""
+        """Return max(variance / v, 1) times the log-density at the larger noise, in nats."""
         return max(self.variance / v, 1.0) * self._moments(x, v).log_density
 
     def influence(self, x: torch.Tensor, v: float) -> Influence:

@@ -1,4 +1,4 @@
-"""The chains at one noise level: the tempered score that they follow, their steps and step sizes."""
+"""Langevin chains at one noise level: their tempered score, their steps and step sizes."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from ._targets import Target
 
 # The acceptance rate that step sizes are adapted to (Roberts & Rosenthal 1998).
 _ACCEPTANCE = 0.574
-# Chains have diverged if the drift exceeds this multiple of the larger of the first drift and the noise.
+# Chains have diverged if a step's drift exceeds this multiple of the larger of first drift and noise.
 _DIVERGENCE_FACTOR = 1e4
 _POWER_ITERATIONS = 10
-# How often the finite-difference step is refined, each time by the width that the last one measured.
+# Largest number of finite-difference steps tried; each after the first is set from the last result.
 _REFINEMENTS = 3
 
 
@@ -28,7 +28,7 @@ class Level(NamedTuple):
 
     @property
     def tempered_variance(self) -> float:
-        """The variance of the tempered distribution across the manifold, or one if not known."""
+        """The tempered variance normal to the manifold of the data, or one if not known."""
         return 1.0 if self.variance is None else self.variance / self.inverse_temperature
 
 
@@ -46,7 +46,7 @@ class StepSizeRule:
     def adapt(self, acceptance: np.ndarray) -> None:
         if not self._adapts:
             return
-        # An exact sum does not depend on the order of the chains.
+        # The exact sum does not depend on the order of the chains.
         mean = math.fsum(acceptance.tolist()) / len(acceptance)
         self._log += (len(self._history) + 1) ** -0.6 * (mean - _ACCEPTANCE)
         self._history.append(self._log)
@@ -92,7 +92,7 @@ class Field:
 
 
 class ChainState:
-    """State of all chains at one noise level: rows z (n_chains, d), scores and log-densities."""
+    """All chains at one noise level: rows z (n_chains, d), their scores and log-densities."""
 
     def __init__(self, field: Field, z: np.ndarray, rng: np.random.RandomState) -> None:
         self.z = z
@@ -145,13 +145,13 @@ class ChainState:
         return self.acceptance
 
     def _accept_or_reject(self, h: float, proposal: np.ndarray, noise: np.ndarray) -> np.ndarray:
-        """Accept proposals with the probability for which exp(log-density) is stationary."""
+        """Return which proposals (n_chains,) are accepted, so that exp(log-density) is stationary."""
         z, score = self.z, self._score
         log_density = np.full(len(z), -math.inf)
         inside = np.flatnonzero(np.isfinite(proposal).all(axis=1))
         if len(inside):
             log_density[inside] = self._field.log_density(proposal[inside])
-        # Only where the density is positive, for elsewhere a score may not be defined.
+        # The score is computed where the density is positive: it may not be defined elsewhere.
         inside = np.flatnonzero(np.isfinite(log_density))
         new_score = np.zeros_like(z)
         if len(inside):
@@ -178,11 +178,11 @@ class ChainState:
 
 
 def smallest_variance(field: Field, z: np.ndarray, rng: np.random.RandomState) -> float:
-    """Return the inverse of the largest derivative of the score at rows z (n, d), by power iteration."""
+    """Return the smallest variance, the inverse of the largest derivative of the score at z (n, d)."""
     score, direction = field.score(z), rng.standard_normal(z.shape)
     largest = float(np.abs(z).max())
-    # The first finite-difference step is relative to the coordinates, which do not tell how wide the
-    # distribution is if it is far from the origin, or starts there. The measured derivative does.
+    # The first finite-difference step is relative to the coordinates. They may be much larger or smaller
+    # than the width of the distribution, so the next step is relative to the width, from the derivative.
     step = 1e-5 * (largest or 1.0)
     for _ in range(_REFINEMENTS):
         derivative = _largest_derivative(field, z, score, direction, step)
@@ -195,7 +195,7 @@ def smallest_variance(field: Field, z: np.ndarray, rng: np.random.RandomState) -
         width = derivative**-0.5
         if step <= 1e-2 * width:
             break
-        # Not so small that the rounding of the coordinates matters.
+        # The lower bound keeps the rounding errors of the coordinates small against the step.
         step = max(1e-5 * width, 1e-12 * largest)
     return 1 / derivative
 

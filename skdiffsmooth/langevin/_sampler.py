@@ -10,9 +10,9 @@ chains have b = v^(a/2), v the noise variance of the score: near a manifold with
 
     b l = -dist^2 / (2 v^(1 - a/2)) + v^(a/2) log mu,
 
-so that for 0 < a < 2 and v -> 0 mass stays at the manifold and mu has no influence: the limit is the
-uniform distribution (Li et al. 2025, thm. 5.1). For *annealed* chains the noise variance falls from
-level to level (Song & Ermon 2019).
+so that for 0 < a < 2 and v -> 0 the distribution concentrates on the manifold and mu has no influence:
+the limit is the uniform distribution (Li et al. 2025, thm. 5.1). For *annealed* chains the noise
+variance decreases from level to level (Song & Ermon 2019).
 """
 
 from __future__ import annotations
@@ -32,12 +32,13 @@ from ..diagnostics import bulk_ess, split_r_hat
 from ._chain import ChainState, Field, Level, StepSizeRule, smallest_variance
 from ._targets import Target, as_target
 
-# Step of unadjusted chains, in units of the smallest variance, which becomes 1 / (1 - 0.05) of it.
+# Step of unadjusted chains, in units of the smallest variance, which the chains exceed by a factor of
+# 1 / (1 - 0.05).
 _UNADJUSTED_STEP = 0.1
-# Initial step of adjusted chains.
+# Initial step of adjusted chains, in the same units.
 _ADJUSTED_STEP = 0.5
 _MIN_WARMUP = 50
-# R-hat above this warns: chains have not mixed by any published threshold.
+# A higher R-hat raises a warning: by every published threshold the chains have not mixed.
 _MAX_R_HAT = 1.1
 
 
@@ -48,7 +49,7 @@ class LangevinChains:
     Attributes
     ----------
     draws : ndarray of shape (n_chains, n_draws, n_features)
-        In units of X, in order.
+        The kept draws of each chain in order, in units of X.
     step_size : float
         The step h of the kept draws, in squared units of X (of the metric, where the model has one).
     acceptance_rate : ndarray of shape (n_chains,) or None
@@ -73,7 +74,7 @@ class LangevinChains:
         return self.draws.reshape(-1, self.draws.shape[2])
 
     def to_arviz(self, names: Any = None) -> Any:
-        """Return the draws for ArviZ, which draws and diagnoses chains of any sampler.
+        """Return the draws as an object of ArviZ, for its plots and diagnostics.
 
         Parameters
         ----------
@@ -90,7 +91,7 @@ class LangevinChains:
         ImportError
             If arviz is not installed.
         ValueError
-            If there is another number of names, or two are equal.
+            If the number of names is not that of the columns, or two names are equal.
         """
         d = self.draws.shape[2]
         labels = [f"x{j}" for j in range(d)] if names is None else [str(name) for name in names]
@@ -113,27 +114,28 @@ class LangevinChains:
 class LangevinSampler(BaseEstimator):
     """Langevin chains for any score: unadjusted, Metropolis-adjusted, annealed or tempered.
 
-    For distributions that are known by a score or an energy only. The estimators' own `sample` draws
-    independent rows and needs no chains; use chains for their energies (whose distribution exp(-energy)
-    is, with sigma > 0, not that of `sample`), for tempered distributions, and for scores of your own.
+    They sample distributions of which only a score or an energy is known. The estimators' own `sample`
+    draws independent rows and needs no chains; use chains for their energies (with sigma > 0 the
+    distribution exp(-energy) is not that of `sample`), for tempered distributions, and for other scores.
 
     Parameters
     ----------
     n_draws : int, default=1000
-        Draws to keep of each chain.
+        Number of draws to keep of each chain.
     n_warmup : int, default=200
-        Steps before them that are not kept, at each noise level.
+        Number of steps at each noise level before draws are kept.
     thin : int, default=1
-        Steps from one kept draw to the next.
+        Number of steps from one kept draw to the next.
     n_chains : int, default=32
-        Number of chains. All move as one array: up to some hundreds cost little more than one.
+        Number of chains. They are computed as one array: some hundreds cost little more than one.
     step_size : float or "auto", default="auto"
-        The step h, in squared units of X (of the metric, where the model has one); at the last noise
-        level, and in proportion to the noise variance at the others. "auto" without `metropolis` is a
-        tenth of the smallest variance of the distribution in any direction, which makes the variance in
-        that direction 5 % too large. The smallest variance is the noise variance where it is known;
-        otherwise it is measured at the starting rows, from how fast the score changes there. "auto" with
-        `metropolis` adapts the step during the warm-up to an acceptance rate of 0.574 and then keeps it.
+        The step h at the last noise level, in squared units of X (of the metric, where the model has
+        one); at the other levels it is proportional to the noise variance. "auto" without `metropolis`
+        is a tenth of the smallest variance of the distribution in any direction; the variance of the
+        draws in that direction is then 5 % too large. The smallest variance is the noise variance if
+        that is known; otherwise it is computed from the derivative of the score at the starting rows.
+        "auto" with `metropolis` adapts the step during the warm-up to an acceptance rate of 0.574 and
+        then keeps it.
     metropolis : bool, default=False
         Whether to accept or reject each step, so that the stationary distribution is exact at any step
         size. Needs a log-density.
@@ -144,15 +146,15 @@ class LangevinSampler(BaseEstimator):
         ``noise_variance ** (1/2 - a/4)`` across it: larger powers are nearer to uniform and farther from
         the manifold. Units matter: scale the data so that the manifold has a size of about one.
     noise_variance : float, default=None
-        Noise variance v of the score, in squared units of X (of the metric). None is that of an
-        estimator's bandwidth; for a function it is then unknown, and must be given to temper or anneal.
+        Noise variance v of the score, in squared units of X (of the metric). None is the squared
+        bandwidth of an estimator. For a function None means unknown; tempering and annealing need it.
     anneal_from : float or "auto", default=None
         Noise scale, in units of X (of the metric), from which the noise falls to that of
         `noise_variance`, in geometric steps; "auto" is the largest standard deviation of a column of the
         training rows. None does not anneal. Use it for modes far apart, between which chains do not
-        move, if the starting rows do not have the right weights of the modes.
+        move, unless the starting rows have the right proportions of the modes.
     n_levels : int, default=10
-        Number of noise levels, where annealed.
+        Number of noise levels of annealed chains.
     verbose : int, default=0
         1 reports progress and the time that is left.
 
@@ -176,7 +178,7 @@ class LangevinSampler(BaseEstimator):
 
     Examples
     --------
-    The distribution of an energy, exactly:
+    Draws of the exact distribution of an energy:
 
     >>> import numpy as np
     >>> from skdiffsmooth import LangevinSampler, SmoothedScoreDiffusion
@@ -187,7 +189,7 @@ class LangevinSampler(BaseEstimator):
     >>> chains.draws.shape, float(chains.acceptance_rate.mean().round(1))
     ((32, 50, 2), 0.6)
 
-    A function, from rows of your own:
+    A score function, with your own starting rows:
 
     >>> chains = LangevinSampler().run(lambda x: -x, start=np.zeros((32, 1)), random_state=0)
     >>> chains.samples.shape, round(chains.step_size, 3)
@@ -222,23 +224,23 @@ class LangevinSampler(BaseEstimator):
         self.verbose = verbose
 
     def run(self, target: Any, start: Any = None, random_state: Any = None) -> LangevinChains:
-        """Run the chains.
+        """Return draws of the chains, with diagnostics.
 
         Parameters
         ----------
         target : estimator, callable or tuple of two callables
-            What to sample: a fitted `KDESampler`, `SmoothedScoreDiffusion` or
-            `ManifoldAdaptedDiffusion`, whose distribution is exp(-energy) without the background; a
-            score, from rows (n, d) to gradients (n, d) in nats per unit of X; or a tuple of a score and
-            its log-density, rows to (n,) in nats up to a constant. Where annealed, functions
-            are called with the noise variance as a second argument.
+            The distribution to sample: a fitted `KDESampler`, `SmoothedScoreDiffusion` or
+            `ManifoldAdaptedDiffusion`, for exp(-energy) without the background; a score function of
+            rows (n, d), which returns gradients (n, d) in nats per unit of X; or a tuple of a score and
+            its log-density, a function that returns (n,) in nats up to a constant. With annealing,
+            functions are called with the noise variance as a second argument.
         start : array-like of shape (n_chains, n_features), default=None
             Starting rows, in units of X: rows close to the distribution need less warm-up; rows with a
-            larger variance than the distribution make R-hat more reliable. None is draws of the
-            estimator's `sample` (with noise up to that of the first level, where annealed). Functions
-            need one.
+            larger variance than the distribution make R-hat more reliable. None takes draws of the
+            estimator's `sample` (with annealing, noised to the first level). Functions need starting
+            rows.
         random_state : int, RandomState or None, default=None
-            Seed of the draws; None makes fresh ones, without using numpy's global state.
+            Seed of the draws; with None they differ between calls. numpy's global state is not used.
 
         Returns
         -------
@@ -252,7 +254,7 @@ class LangevinSampler(BaseEstimator):
         TypeError
             If the target or a parameter has the wrong type.
         ValueError
-            If a parameter or `start` is out of range, if a log-density, a noise variance or a start is
+            If a parameter or `start` is out of range, if a log-density, a noise variance or `start` is
             needed but missing, if functions return other shapes or NaN, or if chains diverge because the
             step is too large for the score.
 
@@ -303,7 +305,7 @@ class LangevinSampler(BaseEstimator):
         check_integer("thin", self.thin)
         check_integer("n_chains", self.n_chains)
         check_integer(
-            "n_levels", self.n_levels, minimum=2, hint="anneal_from=None is a single one."
+            "n_levels", self.n_levels, minimum=2, hint="anneal_from=None has a single level."
         )
         check_flag("metropolis", self.metropolis)
         hint = "It is a power; 0 samples the distribution itself, 1 a nearly uniform one."
@@ -341,7 +343,7 @@ class LangevinSampler(BaseEstimator):
                         "for a function; pass noise_variance=<positive>, in squared units of X."
                     )
             return [Level(None, 1.0, None)]
-        # None is an estimator's own noise, for a compact kernel has no score at another noise variance.
+        # None is the noise variance of an estimator: a compact kernel has no score at another one.
         noises = [self.noise_variance if target.is_estimator else None]
         variances = [last]
         if self.anneal_from is not None:
@@ -378,7 +380,7 @@ def _diagnosed(draws: np.ndarray, h: float, rate: np.ndarray | None) -> Langevin
         raise ValueError(
             f"no chain accepted a step of step_size={h:g}; pass a smaller one, or 'auto'."
         )
-    # Few draws of a chain that rejected all steps between them are equal.
+    # A few draws may all be equal, if all steps between them were rejected.
     if draws.shape[1] < 4 or np.any(np.ptp(draws, axis=(0, 1)) == 0):
         return LangevinChains(draws, h, rate, None, None)
     r_hat = split_r_hat(draws)

@@ -1,8 +1,8 @@
 """Distributions that Langevin chains can sample, defined by an estimator or by functions.
 
 Chains move in coordinates z in which the noise of the target is the same in all directions: those of an
-estimator's metric, or x = z @ basis. The score in z is the score in x times dx/dz. Chains keep to
-exact relations between columns.
+estimator's metric, or x = z @ basis. The score in z is the score in x times dx/dz. With a metric, draws
+satisfy the exact linear relations between the columns of the training rows.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Target(Protocol):
         ...
 
     def rows(self, z: np.ndarray) -> np.ndarray:
-        """Return rows (n, d) in the user's units."""
+        """Return points z (n, d) as rows in the user's units."""
         ...
 
     def start(self, start: Any, n: int, v: float | None, rng: np.random.RandomState) -> np.ndarray:
@@ -65,7 +65,7 @@ class EstimatorTarget:
         self._metric: LinearMetric | None = getattr(model, "coordinates_", None)
         if self._metric is not None and self._metric.is_euclidean:
             self._metric = None
-        # Chains move in the mapped columns, and their density is per unit of these.
+        # Chains move in the mapped columns, and the density is per unit of these.
         self._warp = None if self._metric is None else self._metric.columns.warp
         if self._metric is None and np.ndim(model.bandwidth_):
             ratios = model.bandwidth_ / smallest
@@ -99,7 +99,7 @@ class EstimatorTarget:
         return z if self._basis is None else z @ self._basis
 
     def start(self, start: Any, n: int, v: float | None, rng: np.random.RandomState) -> np.ndarray:
-        """Return the given rows, or else draws of the model, with noise of variance v in all."""
+        """Return the given rows, or else draws of the model with a total noise variance of v."""
         if start is not None:
             return self._coordinates(_check_count(self._model._check_query(start), n))
         z = self._coordinates(self._model.sample(n, random_state=rng))

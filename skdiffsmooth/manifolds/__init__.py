@@ -1,4 +1,4 @@
-"""Manifolds that data are on or near, known or learned, with projection, distance and tangents."""
+"""Known and learned manifolds in R^d, with projections, distances and tangent spaces."""
 
 from ._affine import AffineSubspace
 from ._base import Manifold, SmoothManifold, check_idempotent

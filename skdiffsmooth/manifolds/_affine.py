@@ -14,7 +14,7 @@ from ._base import SmoothManifoldBase, orthonormal
 
 
 class AffineSubspace(SmoothManifoldBase):
-    """The solutions of A x = b.
+    """The affine subspace of all solutions of A x = b.
 
     Parameters
     ----------
@@ -106,7 +106,7 @@ class AffineSubspace(SmoothManifoldBase):
 
     @property
     def reach(self) -> float:
-        """The reach, infinite: every point has one nearest point."""
+        """The reach, which is infinite: every point has one nearest point."""
         return math.inf
 
     def _nearest(self, x: torch.Tensor) -> torch.Tensor:

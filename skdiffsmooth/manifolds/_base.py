@@ -14,7 +14,7 @@ from .._coordinates.hull import AffineHull
 from .._utils.backend import to_device
 from .._utils.validation import check_real_array
 
-# What `check_idempotent` allows, in units of the largest distance from the mean row.
+# Tolerance of `check_idempotent`, in units of the largest distance of a row from the mean row.
 IDEMPOTENT = 1e-6
 
 
@@ -122,7 +122,7 @@ class ManifoldBase(ABC):
     def tangent(self, X: Any) -> Any:
         """Return orthonormal bases (n, d, k) of the tangent spaces at the projections.
 
-        They are read-only where all tangent spaces are the same. X, types and errors are those of
+        The array is read-only if all tangent spaces are the same. X, types and errors are those of
         `project`.
         """
         return across_border(self._tangent, X, self.n_features)
@@ -138,11 +138,11 @@ class DifferentiableManifoldBase(ManifoldBase):
     def _projection_factors(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]: ...
 
     def projection_factors(self, X: Any) -> tuple[Any, Any, Any]:
-        """Return `project`, and its derivative A T^T of rank k as A and T, each (n, d, k).
+        """Return projections (n, d), and the factors A and T (n, d, k) of their derivatives A T^T.
 
         Log-densities along a manifold are computed from these. The columns of A span the directions
-        in which feet move; T is `tangent`: moving X orthogonally to its columns does not move feet.
-        X, types and errors are those of `project`.
+        in which projections move. T is `tangent`: if X moves orthogonally to the columns of T, its
+        projection does not move. X, types and errors are those of `project`.
         """
         return across_border(self._projection_factors, X, self.n_features)
 
@@ -150,9 +150,9 @@ class DifferentiableManifoldBase(ManifoldBase):
 class SmoothManifoldBase(DifferentiableManifoldBase):
     """Base class of smooth manifolds: `_nearest` finds the nearest points of tensors (n, d).
 
-    What it returns is passed to `_point`, `_frame` and `_ratio`, which return projections (n, d),
-    tangents (n, d, k) and the derivative (n, k, k) in the coordinates of the tangents. The constructor
-    calls `_set_hull`.
+    The result of `_nearest` is passed to `_point`, `_frame` and `_ratio`, which return projections
+    (n, d), tangents (n, d, k) and the derivative (n, k, k) in the coordinates of the tangents. The
+    constructor of a subclass calls `_set_hull`.
     """
 
     @abstractmethod
@@ -183,16 +183,16 @@ class SmoothManifoldBase(DifferentiableManifoldBase):
     def projection_derivative(self, X: Any) -> Any:
         """Return symmetric G (n, k, k) with d project / dX = T G T^T, T = tangent(X).
 
-        It is the inverse of the identity minus the shape operator of the offset X - project(X):
-        below one where the manifold curves away from X, above one where it curves towards X. X,
-        types and errors are those of `project`.
+        G is the inverse of the identity minus the shape operator of the offset X - project(X): its
+        eigenvalues are below one where the manifold curves away from X, and above one where it curves
+        towards X. X, types and errors are those of `project`.
         """
         return across_border(self._projection_derivative, X, self.n_features)
 
     def project_with_derivative(self, X: Any) -> tuple[Any, Any, Any]:
         """Return `project` (n, d), `tangent` (n, d, k) and `projection_derivative` (n, k, k).
 
-        Their common work is done once. X, types and errors are those of `project`.
+        The nearest points are computed once for all three. X, types and errors are those of `project`.
         """
         return across_border(self._project_with_derivative, X, self.n_features)
 
@@ -216,7 +216,7 @@ class SmoothManifoldBase(DifferentiableManifoldBase):
 
 
 class ManifoldInHull(SmoothManifoldBase):
-    """Base class of smooth manifolds that are computed in float64, in coordinates of their hull."""
+    """Base class of smooth manifolds that compute in float64, in coordinates of their affine hull."""
 
     def within(self, hull: AffineHull) -> Self:
         """Return the manifold in coordinates of an affine subspace that contains it.
@@ -271,8 +271,8 @@ def projection_factors(manifold: Manifold, X: Any) -> tuple[Any, Any, Any]:
 class Constants:
     """Tensor copies of arrays, made once for each device and dtype.
 
-    A copy at every call would make the host wait for the device. The copies are not saved, since the
-    file must load where the device is missing. The arrays are never changed.
+    A copy at every call would make the host wait for the device. Pickling leaves the copies out, since
+    the file must load on a machine without that device. The arrays are never changed.
     """
 
     def __init__(self, *arrays: np.ndarray) -> None:
@@ -301,9 +301,9 @@ def across_border(
     X: Any,
     n_features: int,
 ) -> Any:
-    """Check X and call a method with it as a tensor; return arrays if X is an array.
+    """Return the result of a method at X, after checks: as arrays if X is an array, else as tensors.
 
-    A method that returns several tensors has a tuple as its result.
+    If the method returns several tensors, the result is a tuple.
     """
     is_tensor = isinstance(X, torch.Tensor)
     x = X if is_tensor else torch.from_numpy(check_real_array("X", X))
@@ -316,7 +316,8 @@ def across_border(
         raise ValueError(
             f"X is a tensor of {x.dtype}; expected a floating-point dtype. Pass X.double()."
         )
-    # On another device the host would have to wait for the result. A finite sum is a quick proof.
+    # On another device the host would have to wait for the result. If the sum is finite, so are all
+    # values; the slower check of each value is made only if it is not.
     if x.device.type == "cpu" and not torch.isfinite(x.sum()) and not torch.isfinite(x).all():
         raise ValueError(
             f"X holds {int((~torch.isfinite(x)).sum())} values that are NaN or infinite; expected "
@@ -329,10 +330,10 @@ def across_border(
 
 
 def _array(tensor: torch.Tensor) -> np.ndarray:
-    """Convert a tensor on the CPU to an array."""
+    """Return a tensor on the CPU as an array, read-only if rows share memory."""
     array = tensor.numpy()
     if array.size and 0 in array.strides:
-        # Writing to one row would change others, which share its memory.
+        # Writing to one row would change the others.
         array.flags.writeable = False
     return array
 
@@ -365,7 +366,7 @@ def orthonormal(directions: np.ndarray) -> np.ndarray:
 
 
 def check_manifold(manifold: Any, *used: str) -> None:
-    """Raise TypeError if a manifold that a user passed lacks methods or properties that are used."""
+    """Raise TypeError if a manifold that a user passed lacks one of the attributes named in `used`."""
     missing = [name for name in used if isinstance(manifold, type) or not hasattr(manifold, name)]
     if missing:
         raise TypeError(
@@ -375,7 +376,7 @@ def check_manifold(manifold: Any, *used: str) -> None:
 
 
 def check_idempotent(manifold: Manifold, X: Any) -> None:
-    """Raise an error if projecting the projections of rows once more moves them.
+    """Raise an error if `project` is not idempotent: if it moves the projections of rows.
 
     Parameters
     ----------
@@ -389,8 +390,8 @@ def check_idempotent(manifold: Manifold, X: Any) -> None:
     TypeError
         If `manifold` has no `project`.
     ValueError
-        If a projection moves by more than 1e-6 of the largest distance between a row and the mean
-        row, when it is projected once more, or is not finite.
+        If a projection is not finite, or moves, when it is projected once more, by more than 1e-6 of
+        the largest distance between a row and the mean row.
 
     Notes
     -----
@@ -411,12 +412,12 @@ def check_idempotent(manifold: Manifold, X: Any) -> None:
     )
     if len(X) == 0:
         return
-    # Divided by the largest coordinate, whose square may overflow.
+    # Divided by the largest coordinate, since squares may overflow.
     size = float(np.abs(X).max()) or 1.0
     gap = np.linalg.norm((twice - once) / size, axis=1).max()
-    # Where all rows are equal, the unit is their own size.
+    # If all rows are equal, the unit is their largest coordinate.
     scale = np.linalg.norm((X - X.mean(axis=0)) / size, axis=1).max() or 1.0
-    # Differences below the rounding of large coordinates are no fault of the manifold.
+    # Differences below the rounding errors of large coordinates are not an error of the manifold.
     if not gap <= IDEMPOTENT * scale + 16 * precision:
         raise ValueError(
             f"manifold={manifold!r} is not idempotent: projections move by up to {gap * size:.3g} when "

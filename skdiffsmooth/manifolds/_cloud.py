@@ -20,20 +20,20 @@ from ._neighbors import NearestPoints
 class PointCloud(ManifoldBase):
     """A finite set of points: projections are nearest points, and tangents are local PCA axes.
 
-    Take it where only a dense sample of a manifold is known. Projections are among the points;
+    Use it if only a dense sample of a manifold is known. Each projection is one of the points;
     `LocalPolynomialManifold` interpolates between them.
 
     Parameters
     ----------
     points : array-like of shape (n_points, d)
-        Finite; duplicates are allowed.
+        Points, all finite; duplicates are allowed.
     n_components : int or "auto", default="auto"
         Dimension of the tangent spaces; "auto" rounds `intrinsic_dimension`.
     n_neighbors : int or "auto", default="auto"
-        Points, the nearest one included, whose principal axes are the tangents: more than
-        n_components. "auto" is 4 (n_components + 1), or all if there are fewer.
+        Number of points, more than n_components, whose principal axes are the tangents: the nearest
+        point and its neighbours. "auto" is 4 (n_components + 1), or all points if there are fewer.
     memory_limit : float, default=64
-        MiB of temporaries; more is hardly faster.
+        Bound on temporaries in MiB; a higher one is hardly faster.
 
     Raises
     ------
@@ -41,15 +41,15 @@ class PointCloud(ManifoldBase):
         If a parameter has the wrong type.
     ValueError
         If the points are not finite or not of shape (n_points, d); if there are too few for the
-        components or neighbours; or as `intrinsic_dimension`, for "auto": of evenly spaced points too,
-        whose distances do not tell a dimension, so pass a number for these.
+        components or neighbours; or, with "auto", if `intrinsic_dimension` raises an error, as it does
+        for evenly spaced points: pass a number for these.
 
     Notes
     -----
-    Not a `SmoothManifold`: its projection is piecewise constant, so that its derivative, zero, tells
-    nothing about the manifold. Of points at equal distance it is always the same one. Where the
-    neighbours span fewer than n_components directions, as duplicates do, the tangents are completed by
-    arbitrary ones.
+    It is not a `SmoothManifold`: the projection is piecewise constant, so that its derivative is zero
+    and contains nothing about the manifold. Of several points at the same distance always the same one
+    is returned. If the neighbours span fewer than n_components directions, as duplicates do, arbitrary
+    orthogonal directions are added to the tangents.
 
     n projections cost O(n log n_points) in up to ten dimensions on a CPU, by a tree, else O(n n_points
     d). The nearest point is exact to rounding. n tangents cost O(n K^2 d) more, K = n_neighbors.

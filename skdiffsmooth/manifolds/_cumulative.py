@@ -8,16 +8,17 @@ import numpy as np
 from numpy.polynomial import chebyshev
 
 DEGREE = 16
-# A series is accepted if its last coefficients are below this, in units of the largest value.
+# A series is accepted if its last three coefficients are below this, in units of the largest value.
 NEGLIGIBLE = 1e-15
-# Cells of 2^-40 of the first have a negligible integral.
+# A cell that was halved 40 times has a negligible integral.
 MOST_HALVINGS = 40
-# Cells of a noisy function would be halved without end; a jump halves one cell at a time.
+# Bound on the number of cells for noisy functions, all of whose cells would be halved without end; at a
+# jump only one cell is halved at a time.
 MOST_CELLS = 4096
-# As many as bisection alone needs, which is the safeguard of Newton's method.
+# Number of steps to the inverse: as many as bisection, the safeguard of Newton's method, would need.
 ITERATIONS = 60
 
-# Nodes inside a cell: at its ends the function may jump.
+# The nodes exclude the ends of a cell, at which the function may jump.
 NODES = chebyshev.chebpts1(DEGREE + 1)
 TO_COEFFICIENTS = np.linalg.inv(chebyshev.chebvander(NODES, DEGREE))
 
@@ -26,9 +27,9 @@ class Cumulative:
     """The integral F(t) of a function f >= 0 from a start to t, as a Chebyshev series on each cell.
 
     `function` takes an ndarray (n,) and returns one of the same shape; it is called at construction
-    only. `edges` increase from the start of the integral to its end; between them the function
-    should be smooth. These first cells are halved until the series are exact to rounding. `total`
-    is the integral up to the last edge.
+    only. `edges` are the ends of the first cells, increasing from the start of the integral to its end;
+    between them the function should be smooth. Cells are halved until their series are exact to
+    rounding. `total` is the integral up to the last edge.
     """
 
     def __init__(self, function: Callable[[np.ndarray], np.ndarray], edges: np.ndarray) -> None:
@@ -42,7 +43,7 @@ class Cumulative:
             largest = max(largest, float(values.max()))
             series = values @ TO_COEFFICIENTS.T
             fine = np.abs(series[:, -3:]).max(axis=1) <= NEGLIGIBLE * largest
-            # Of short cells the values themselves are rounded to more than that.
+            # In short cells the rounding errors of the values may be larger than NEGLIGIBLE allows.
             fine |= np.abs(series[:, -3:]).max(axis=1) <= 8 * np.finfo(float).eps * values.max(
                 axis=1
             )
@@ -59,7 +60,7 @@ class Cumulative:
         self._cell, self._density = cell[order], density[order].T
         self._density = self._density * np.diff(self._cell, axis=1)[:, 0] / 2
         self._integral = chebyshev.chebint(self._density, lbnd=-1)
-        # At the end of a cell every Chebyshev polynomial is one.
+        # Every Chebyshev polynomial is one at the end of a cell.
         self._mass = self._integral.sum(axis=0)
         self._before = np.concatenate([[0.0], np.cumsum(self._mass)])
         self.total = float(self._before[-1])

@@ -16,18 +16,18 @@ from ._base import ManifoldInHull, across_border
 from ._cumulative import Cumulative
 from ._curve_table import CELLS, TO_COEFFICIENTS, Table, build_table, check_speed, tabulate
 
-# Local minima of the table from which Newton's method starts, on devices other than a CPU. Where four
-# branches of the curve are equally near up to the square of a cell's length, the foot found may be that
-# much farther than the nearest point.
+# Number of local minima of the table from which Newton's method starts, on devices other than a CPU. If
+# four branches of the curve are equally near, up to the square of the length of a cell, the point found
+# may be farther than the nearest one by that much.
 CANDIDATES = 3
 # Newton's method doubles the number of exact digits: on a dozen random curves six steps were exact to
-# rounding. Its safeguard, bisection, takes the first ones.
+# rounding. The first steps may be bisections, its safeguard.
 ITERATIONS = 8
-# Steps below this are rounding, in units of the machine epsilon of the cell coordinate.
+# On a CPU the method ends after steps below this, in units of the machine epsilon of the coordinate.
 CONVERGED = 4
-# MiB of temporaries on a CPU: distances to the table are read four times, from a cache if they fit.
+# Bound in MiB on distances to the table on a CPU: they are read four times, from the cache if they fit.
 CACHE = 1.0
-# Number of points between which the reach is estimated.
+# Largest number of points whose pairs are used to estimate the reach.
 REACH_POINTS = 2048
 
 
@@ -47,7 +47,7 @@ class _Foot(NamedTuple):
 
 
 class _Nearest(NamedTuple):
-    """Queries (n, r) in hull coordinates, their nearest points, and the rounding of their dtype."""
+    """Queries (n, r) in hull coordinates, their nearest points, and the machine epsilon of X."""
 
     z: torch.Tensor
     foot: _Foot
@@ -55,7 +55,10 @@ class _Nearest(NamedTuple):
 
 
 class _Pairs(NamedTuple):
-    """Cells to search for nearest points, with a row and a starting value of s for each."""
+    """Cells to search for nearest points, with the index of the query and a starting value of s.
+
+    `at_end` is whether the distance decreases beyond an end of an open curve.
+    """
 
     row: torch.Tensor
     cell: torch.Tensor
@@ -76,18 +79,18 @@ class Curve(ManifoldInHull):
     closed : bool, default=False
         Whether the end joins the start smoothly. The end points of an open curve belong to it.
     tol : float, default=1e-10
-        Error of the half-degree series at which a panel is accepted, in units of the curve's largest
-        distance from its mean. The error of the full series is far smaller, commonly rounding.
+        Largest error of a series of half the degree with which a panel is accepted, in units of the
+        curve's largest distance from its mean. The full series has far smaller errors, mostly rounding.
     memory_limit : float, default=64
-        MiB of temporaries. On a CPU one is enough, and no more are used.
+        Bound on temporaries in MiB. On a CPU at most four are used, since more are not faster.
 
     Attributes
     ----------
     error : float
-        The largest measured error of a half-degree series, in the same units: far more than the error
-        of the curve.
+        The largest measured error of a series of half the degree, in the units of `tol`; the error of
+        the curve is far smaller.
     n_panels : int
-        Number of panels.
+        Number of panels, the pieces of the curve with one series each.
     range : tuple of float
         start and stop.
 
@@ -105,16 +108,15 @@ class Curve(ManifoldInHull):
     A query is compared with a table of 32 points for each panel, between which the curve is a polynomial
     of about ten terms. From local minima of the distance in this table Newton's method minimises the
     squared distance, with bisection as a safeguard, and the nearest of the points found is the
-    projection. On a CPU it starts from all minima that exceed the lowest by less than the length of a
-    cell, and ends where steps are rounding. On other devices it always starts from three minima and
-    makes eight steps, since a choice by values would make the host wait for them. Projections are exact
-    to about 1e-13 of the size of the curve, away from centers of curvature, where the problem is
-    ill-conditioned. Of several nearest points, one is returned. The projection to an end point does not
-    move with the query: its derivative is 0.
+    projection. On a CPU it starts from all minima that exceed the lowest by at most half the length of
+    a cell, and ends when steps are as small as rounding errors. On other devices it always starts from
+    three minima and makes eight steps, since the host would have to wait for values that decide on the
+    number. Projections are exact to about 1e-13 of the size of the curve, away from centers of
+    curvature, where the problem is ill-conditioned. If several points are nearest, one of them is
+    returned. The projection to an end point does not move with the query: its derivative is 0.
 
-    Everything is computed in the affine hull of the curve, of dimension r, to rounding. n projections
-    cost O(n d r) for the change of coordinates, and O(n r n_panels) for the table. Tensors of lower
-    precision are computed in float64, where the device has it.
+    Computations are in float64, in coordinates of the affine hull of the curve, of dimension r. n
+    projections cost O(n d r) for the change of coordinates, and O(n r n_panels) for the table.
 
     References
     ----------
@@ -184,7 +186,7 @@ class Curve(ManifoldInHull):
 
     @cached_property
     def reach(self) -> float:
-        """An estimate of the reach, which is not below the true one except by rounding.
+        """An estimate of the reach, which is not below the true reach except by rounding.
 
         It is the minimum of the radii of curvature and of ``|q - p|^2 / (2 dist(q - p, T_p))`` over
         pairs of points (Federer), T_p the tangent line at p, or half of it at an end point. The points
@@ -212,8 +214,8 @@ class Curve(ManifoldInHull):
     def points(self, t: Any) -> np.ndarray:
         """Return the points (n, d) of the curve at parameters t (n,), from the series.
 
-        Parameters are in the range of the curve; for a closed curve any, modulo the range. Raises
-        ValueError if t is not one-dimensional and finite, or is out of the range of an open curve.
+        Parameters must be in the range of an open curve; for a closed curve they are taken modulo the
+        range. Raises ValueError if t is not one-dimensional and finite, or is out of range.
         """
         t = torch.from_numpy(self._check_parameters(t))
         center, basis = self._constants.like(t)
@@ -229,7 +231,7 @@ class Curve(ManifoldInHull):
         return self._speed(self._check_parameters(t))
 
     def arc_length(self, t: Any) -> np.ndarray:
-        """Return lengths (n,) from the start to t (n,), in units of X; see `points` for t, errors."""
+        """Return lengths (n,) from the start to t (n,), in units of X; t, errors as for `points`."""
         return self._lengths(self._check_parameters(t))
 
     def parameter_at(self, length: Any) -> np.ndarray:
@@ -238,7 +240,7 @@ class Curve(ManifoldInHull):
         Parameters
         ----------
         length : array-like of shape (n,)
-            From 0 to the length of the curve, in units of X; for a closed curve any, modulo that.
+            Lengths in units of X, from 0 to that of the curve; for a closed curve taken modulo that.
 
         Returns
         -------
@@ -265,7 +267,7 @@ class Curve(ManifoldInHull):
 
     @cached_property
     def _lengths(self) -> Cumulative:
-        """The arc length as a function of the parameter, on the panels of the curve."""
+        """The arc length from the start as a function of the parameter."""
         starts = self._table_like(torch.empty(0, dtype=torch.float64)).starts.numpy()
         edges = np.append(starts[: self.n_panels * CELLS : CELLS], self.range[1])
         return Cumulative(self._speed, edges)
@@ -308,7 +310,7 @@ class Curve(ManifoldInHull):
         z, foot, rounding = nearest
         squared = (foot.velocity**2).sum(dim=1)
         curvature = ((z - foot.points) * foot.acceleration).sum(dim=1)
-        # Zero at a center of curvature, where the derivative is infinite; a finite one is returned.
+        # Bounded below: at a center of curvature this is zero and the derivative infinite.
         remaining = torch.maximum(squared - curvature, rounding * squared)
         return torch.where(foot.at_end, 0.0, squared / remaining)[:, None, None]
 
@@ -349,7 +351,7 @@ class Curve(ManifoldInHull):
         return torch.nn.functional.pad(z, (0, 1), value=1.0) @ self._table_like(z).factors
 
     def _near_minima(self, z: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return row and index of each local minimum of the table that may be near a projection."""
+        """Return the query and the table index of each local minimum that may be near a projection."""
         n_table = len(self._table_like(z).points)
         limit = min(self.memory_limit, CACHE)
         minima = []
@@ -368,7 +370,7 @@ class Curve(ManifoldInHull):
         squares = (z**2).sum(1)
         lowest = distances.amin(1)
         nearest = (lowest + squares).clamp(min=0).sqrt()
-        # The lowest of all is searched even if rounding or overflow makes the bound lower.
+        # The lowest minimum is kept even if rounding or overflow makes the bound lower.
         bound = torch.fmax((nearest + self._longest / 2) ** 2 - squares, lowest)
         flat, width = distances.flatten(), distances.shape[1]
         position = torch.nonzero((distances <= bound[:, None]).flatten())[:, 0]
@@ -384,7 +386,7 @@ class Curve(ManifoldInHull):
         return row[is_minimum], index[is_minimum]
 
     def _lowest_minima(self, z: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return row and index of the lowest local minima of the table, three for each row."""
+        """Return the query and the table index of the three lowest local minima of each query."""
         distances = self._distances(z)
         if self.closed:
             before, after = distances.roll(1, dims=1), distances.roll(-1, dims=1)
@@ -398,7 +400,7 @@ class Curve(ManifoldInHull):
         return row.flatten(), index.flatten()
 
     def _pairs(self, z: torch.Tensor, row: torch.Tensor, index: torch.Tensor) -> _Pairs:
-        """Return, for points of the table, the adjacent cell in which the distance decreases."""
+        """Return, for points of the table, the adjacent cells in which the distance decreases."""
         table = self._table_like(z)
         points = table.points
         backward = ((points[index] - z[row]) * table.series[index, 1]).sum(1) > 0
@@ -464,7 +466,7 @@ def _horner(terms: Sequence[torch.Tensor], s: torch.Tensor, order: int) -> list[
 
 
 def _smallest(values: torch.Tensor, row: torch.Tensor, n_rows: int) -> torch.Tensor:
-    """Return for each row the index of its smallest value; no row may be without a value."""
+    """Return for each row the index of its smallest value; every row must have a value."""
     least = values.new_full((n_rows,), torch.inf).scatter_reduce(0, row, values, "amin")
     # No boolean mask: the host would have to wait for its size.
     index = torch.arange(len(row), device=row.device).where(values <= least[row], 0)

@@ -4,7 +4,7 @@ The curve is divided into panels, on each of which it is a Chebyshev series of d
 perpendicular, (x - c(t)) . c'(t) = 0, is computed from derivatives, and those of such a series are
 nearly as accurate as its values, unlike those of a spline. A panel is halved until the series through
 half of its nodes predicts the other half. For searches panels are divided into cells, so short that
-about ten terms of a Taylor series are the curve to rounding.
+about ten terms of a Taylor series equal the curve up to rounding.
 """
 
 from __future__ import annotations
@@ -25,10 +25,11 @@ MOST_PANELS = 1024
 MOST_HALVINGS = 12
 # Cells of each panel: several for each oscillation that half the degree can resolve.
 CELLS = 32
-# Terms of the Taylor series of a cell are omitted below this, in units of the longest cell. A bound of
-# four times as much in units of the size of the curve, enough for values, moved feet by 1e-13.
+# Terms of Taylor series below this are omitted, in units of the length of the longest cell. Four times
+# as much, in units of the size of the curve, is enough for its points, but moved projections by 1e-13.
 NEGLIGIBLE = np.finfo(float).eps
-# Largest jump of positions and velocities between panels, and lowest speed, relative to the largest.
+# Largest jump of positions and velocities between panels, relative to the largest of these, and lowest
+# speed, relative to the highest.
 JUMP = 1e-6
 LOWEST_SPEED = 1e-8
 # Chebyshev-Lobatto nodes in increasing order, and the matrix from values there to coefficients. Every
@@ -52,7 +53,7 @@ class Table(NamedTuple):
 
     `starts` and `ends` (n,) are parameters. `points` (n, r) are the curve at s = 0, the first terms of
     `series` (n, terms, r). `slopes` are series of (c(s) - c(0)) . c'(s). (z, 1) times `factors` are
-    the squared distances of z from the points, less its squared length.
+    the squared distances of z from the points, minus |z|^2.
     """
 
     starts: torch.Tensor
@@ -102,7 +103,7 @@ def tabulate(
 
 
 def check_speed(edges: np.ndarray, coefficients: np.ndarray, *, closed: bool) -> None:
-    """Raise an error if the derivative is zero, or if it or the curve has a jump."""
+    """Raise an error if the derivative of the curve is zero, or the derivative or the curve jumps."""
     velocity = np.einsum("lk,pkr->plr", _derivative(DEGREE), coefficients)
     velocity *= 2 / np.diff(edges, axis=1)[:, :, None]
     basis = chebyshev.chebvander(np.linspace(-1, 1, CELLS + 1), DEGREE)

@@ -4,12 +4,12 @@ With p_v the density of all other rows with Gaussian noise of variance v, a row 
 
     LID(v) = d + v (div s + |s|^2) = sum_j W_j |x_j - x|^2 / v,       W_j its posterior weights,
 
-which is twice the derivative of log sum_j exp(-|x_j - x|^2 / 2v) in log v. The mean over rows of a
-cloud of dimension k with noise of variance t^2 in all directions and variance L of its own along each is
+which is twice the derivative of log sum_j exp(-|x_j - x|^2 / 2v) in log v. For a Gaussian cloud of
+variance L along each of k directions, and noise of variance t^2 in all d, the mean over rows is
 
-    k [1 - (v / (v + L))^2] + (d - k) [1 - (v / (v + t^2))^2]
+    k [1 - (v / (v + L))^2] + (d - k) [1 - (v / (v + t^2))^2];
 
-if the cloud is Gaussian; curvature and borders change it by a term that is linear in small v.
+curvature and borders change it by a term that is linear in small v.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ from ._dimension_fit import DimensionFit
 
 __all__ = ["IntrinsicDimension", "check_n_components", "intrinsic_dimension"]
 
-# Most pairs of rows for "auto": more take long and rarely change the rounded estimate.
+# Largest number of pairs of rows for "auto": more take long and rarely change the rounded estimate.
 _MOST_PAIRS = 2e7
-# Rows whose distances give the size of the cloud: their lower quartile, squared, times a factor that is
-# beyond the variance of uniform and of Gaussian clouds of any dimension.
+# Number of rows whose distances bound the variance of the cloud: by the lower quartile of their squares
+# times a factor, which exceeds the variance of uniform and Gaussian clouds of any dimension.
 _SOME_ROWS, _WIDEST_CLOUD = 1000, 5.0
 
 
@@ -49,29 +49,30 @@ class IntrinsicDimension:
         Dimension k at the smallest scale that the rows resolve, without the noise; not rounded. It is
         between zero and the dimension of the affine hull of the rows.
     dimension_error : float
-        Standard error: that of the rows' sampling (an infinitesimal jackknife), and the model's, which
-        is at least 4 % of the dimension. It does not count borders.
+        Standard error from the sampling of the rows (an infinitesimal jackknife) and from the model (at
+        least 4 % of the dimension). It does not include the effect of borders.
     noise_variance : float
         Variance t^2 of the noise normal to the manifold, in each direction, in units of X squared.
     noise_variance_error : float
-        Standard error; infinite where the manifold has the dimension of the hull, which no direction is
-        normal to.
+        Its standard error; infinite if the manifold has the dimension of the hull, so that no direction
+        is normal to it.
     curvature : float
-        Slope of LID in v that is not due to noise, from zero to the middle of the noise variances, in
-        units of X to the power of -2: -k (k - 2) / 4R^2 on a sphere of radius R; borders add to it.
+        Mean slope of LID in v without the part of the noise, from v = 0 to the geometric middle of the
+        noise variances, in units of X to the power of -2: -k (k - 2) / 4R^2 on a sphere of radius R;
+        borders add to it.
     curvature_error : float
-        Standard error.
+        Its standard error.
     row_dimensions : ndarray of shape (n,)
-        LID of each row of X less the noise's part, at the smallest noise at which most rows have
-        several neighbours: k plus what curvature, borders and few neighbours make of it there.
+        LID of each row of X minus the part of the noise, at the smallest noise scale at which most rows
+        have several neighbours: k plus the effects of curvature, borders and few neighbours.
     noise_scales : ndarray of shape (n_levels,)
-        Standard deviations of the noise, increasing, in units of X.
+        Standard deviations of the added noise, sqrt(v), increasing, in units of X.
     curve : ndarray of shape (n_levels,)
-        Mean LID over the rows at these scales, less the excess from few neighbours.
+        Mean LID over the rows at these scales, minus the excess from few neighbours.
     curve_error : ndarray of shape (n_levels,)
-        Standard errors of the rows' sampling.
+        Standard errors of `curve` from the sampling of the rows.
     fitted_curve : ndarray of shape (n_levels,)
-        The model's values.
+        Values of the fitted model at these scales.
     """
 
     dimension: float
@@ -99,9 +100,9 @@ def intrinsic_dimension(X: Any) -> IntrinsicDimension:
     Parameters
     ----------
     X : array-like of shape (n, d)
-        Rows; copies of rows, also up to rounding, become one row with the sum of their weights.
-        Columns that were rounded get uniform noise of one unit, since the neighbours of rows on a
-        lattice are equally far.
+        Rows; rows that are equal, exactly or up to rounding, are merged and their weights added.
+        Columns of rounded values get uniform noise as wide as the rounding unit, since the neighbours
+        of a row on a lattice are all at the same distance.
 
     Returns
     -------
@@ -122,16 +123,17 @@ def intrinsic_dimension(X: Any) -> IntrinsicDimension:
     -----
     The local dimension LID of the score, with each row left out, is averaged over the rows at noise
     scales from the cloud's size down to the spacing of its rows, two for each factor of two in the
-    variance. It has no flat range, so dimension, noise variance and a linear term are fitted to the
-    whole curve: generalised least squares with the covariance of the curve and with the errors of the
-    model, 10 % at noise as large as the cloud and 60 % of what few neighbours add. The noise variance
-    is bounded by the smallest variances of the rows along principal axes.
+    variance. LID is constant in no range of scales, so dimension, noise variance and a linear term are
+    fitted to the whole curve: generalised least squares with the covariance of the curve and with the
+    errors of the model, up to 10 % of LID at large noise and half of the excess from few neighbours. The
+    noise variance is bounded by the smallest variances of the rows along principal axes.
 
-    It is unreliable where few rows must fill many dimensions: borders make it too small (8.9 to 9.1
-    for 2000 rows uniform in a cube of ten dimensions). A direction along the manifold in which the rows
-    extend less than a fifth as far as in others may count as noise. Where noise is not of one size in
-    all normal directions, its largest directions count as dimensions. Where parts of the rows have
-    several dimensions, it is between these, and the errors do not count that: see `row_dimensions`.
+    The estimate is unreliable where few rows must fill many dimensions: borders make it too small (8.9
+    to 9.1 for 2000 rows uniform in a cube of ten dimensions). A direction along the manifold in which
+    the rows extend less than a fifth as far as in others may be taken for noise. If the noise is not
+    the same in all normal directions, those of the largest noise may be taken for dimensions. If parts
+    of the data have different dimensions, the estimate is between these, and its error does not include
+    that: see `row_dimensions`.
 
     Costs 20 to 30 passes over the n^2 distances, O(n^2 d) for these; temporaries take 64 MiB.
 
@@ -157,7 +159,8 @@ def intrinsic_dimension(X: Any) -> IntrinsicDimension:
 def check_n_components(value: Any, points: np.ndarray, largest: int) -> int:
     """Return a number of components after checking it, or an estimate from points for "auto".
 
-    A value of another type raises TypeError, one that is not between 1 and `largest` ValueError.
+    Raises TypeError if it is not an integer or a string, and ValueError for another string or an integer
+    that is not between 1 and `largest`.
     """
     hint = "Pass an integer, or 'auto' for an estimate."
     if isinstance(value, str):
@@ -174,10 +177,10 @@ def check_n_components(value: Any, points: np.ndarray, largest: int) -> int:
 
 
 def _estimate(X: Any, most_pairs: float) -> IntrinsicDimension:
-    """Estimate the dimension from LID of rows that have at most `most_pairs` distances to all rows.
+    """Return the estimate from LID of a part of the rows, so that about `most_pairs` pairs are used.
 
     These rows, whose `row_dimensions` are returned, are evenly spaced in the order of their distances
-    from the mean, which does not depend on the order of rows nor on rotations.
+    from the mean, so that the result depends neither on the order of the rows nor on rotations.
     """
     rows = check_table(X, "intrinsic_dimension")
     check_size("X", rows)
@@ -193,7 +196,7 @@ def _estimate(X: Any, most_pairs: float) -> IntrinsicDimension:
             f"X has 1 distinct row among {len(rows)}; expected several, from which the dimension is "
             "estimated. Pass more rows."
         )
-    # A far row would shift the mean, and with it round the distances of all others.
+    # About the median: a far row would shift the mean, and the distances of all others lose digits.
     coordinates = (points - np.median(points, axis=0)) @ hull.basis
     centered = coordinates - weights @ coordinates
     squares = np.sum(centered**2, axis=1)

@@ -1,6 +1,6 @@
 """The local intrinsic dimension (LID) of rows at increasing noise variances, from their distances.
 
-The module `_dimension` has its definition, and what it is for clouds of a known dimension.
+The module `_dimension` has its definition, and its values for Gaussian clouds.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ from .._utils.memory import slices_within
 from ._neighbors import NearestPoints
 
 MEMORY_LIMIT = 64.0
-# Noise variances for each factor of two, and the most factors of two below the cloud's variance.
+# Number of noise variances for each factor of two, and bound on the factors of two below the cloud's
+# variance.
 _PER_OCTAVE, _MOST_OCTAVES = 2, 40
 
 
@@ -34,7 +35,7 @@ class DimensionCurve:
 
     @classmethod
     def of(cls, points: np.ndarray, weights: np.ndarray, queries: np.ndarray) -> DimensionCurve:
-        """Compute the curve of centred points (N, d) of a cloud of size one, at `queries` (Q,)."""
+        """Return the curve of points (N, d) of a cloud of size one; `queries` (Q,) are row indices."""
         k = min(3, len(points))
         nearest = NearestPoints(points, MEMORY_LIMIT).query(torch.from_numpy(points), k)[0].numpy()
         if k == 3 and np.all(np.ptp(nearest[:, 1:], axis=1) < 1e-9 * nearest[:, -1]):
@@ -60,14 +61,15 @@ class DimensionCurve:
             distances[own] = np.inf
             # Kernels are relative to that of the nearest point, so that no sum is zero.
             shifted = distances - distances.min(axis=1, keepdims=True)
-            # Rows so far away that their distances are rounded by more have one neighbour, and LID zero.
+            # Rows so far away that rounding errors of their distances exceed the smallest noise variance
+            # get one neighbour, and LID zero.
             far = np.flatnonzero(8 * np.finfo(np.float64).eps * squares[rows] > variances[0])
             shifted[far] = np.inf
             shifted[far, distances[far].argmin(axis=1)] = 0.0
             distances[far] = 0.0
             distances[own] = 0.0
             for last in range(len(variances) - _PER_OCTAVE, len(variances)):
-                # Half the variance squares the kernel, whose sums are those of squares one level up.
+                # Halving the variance squares the kernels, so that their sums serve at both variances.
                 kernels = np.exp(-shifted / (2 * variances[last]))
                 sums, moments = kernels @ powers, (products := kernels * distances) @ powers
                 for level in range(last, -1, -_PER_OCTAVE):
@@ -80,9 +82,10 @@ class DimensionCurve:
                     sums, moments = kernels @ powers, products @ powers
                     crowded = sums[:, 1] / total**2
                     crowding[part, level] = crowded
-                    # Log-sums of few neighbours lack half of sum_j W_j^2 on average.
+                    # The logarithm of a sum over few neighbours is on average too small by half of
+                    # sum_j W_j^2; LID, its derivative, is corrected for that.
                     lid[part, level] = (mean + moments[:, 1] / total**2 - crowded * mean) / v
-        # A row without neighbours has no dimension.
+        # Rows with one neighbour only have almost no weight in the mean.
         average_weights = weights[queries, None] * np.maximum(
             1 - crowding, np.finfo(np.float64).tiny
         )

@@ -8,28 +8,30 @@ import numpy as np
 
 from ._dimension_curve import DimensionCurve
 
-# Levels at which the mean square of the crowding (below) is larger are not used.
+# Levels at which `DimensionCurve.crowding` is larger are not used.
 _MOST_CROWDING = 0.05
-# What a Poisson process adds to LID, in units of k and of that mean square; simulated for k = 1 to 8,
-# where it was 1.1 to 1.6.
+# Relative excess of LID in a Poisson process of rows, divided by the crowding: 1.1 to 1.6 in
+# simulations with k = 1 to 8.
 _EXCESS = 1.2
-# Relative standard deviations of what the model leaves out: at large noise, and of the excess.
+# Relative standard deviations of the errors of the model: at large noise, and, in units of the crowding,
+# with few neighbours.
 _MODEL_ERROR, _EXCESS_ERROR = 0.1, 0.6
 # Relative standard deviation of k itself, which uneven curvature and density shift at all noise scales.
 _SHAPE_ERROR = 0.04
-# Difference of log noise variances over which these errors are correlated.
+# Difference of log noise variances over which the errors of the model are correlated.
 _ALIKE = 0.7
 # Prior standard deviation of the linear term, in units of k.
 _LINEAR = 0.1
-# The largest noise variance, in units of the cloud's along one direction.
+# Bound on the noise variance of the rows, in units of the cloud's variance along one direction.
 _MOST_NOISE = 0.25
-# The largest noise variance beside that of the rows: of the cloud, and of the smallest one used.
+# Largest noise variance v that is used: the larger of this part of the cloud's variance, and of this
+# multiple of the smallest v that is used.
 _WIDEST, _RANGE = 0.25, 8.0
-# How far noise may exceed the rows' variances along the axes normal to the manifold, by chance.
+# Factor by which the noise variance may exceed the variances of the rows normal to the manifold.
 _MARGIN = 1.3
-# The smallest dimension of a cloud that is more than groups of rows.
+# If the fitted dimension is smaller, the cloud may consist of separate groups of rows.
 _LEAST = 0.9
-# Rows get their values at the smallest noise with a crowding below this.
+# `row_dimensions` are those at the smallest noise variance with a crowding below this.
 _ROW_CROWDING = 0.01
 
 
@@ -37,7 +39,8 @@ _ROW_CROWDING = 0.01
 class DimensionFit:
     """The model of the curve with the smallest error, at the levels (L,) that are used.
 
-    `values` and `errors` are of k, of the noise variance and of the slope of LID without noise.
+    `values` are k, the noise variance of the rows and the slope of LID without noise, `errors` their
+    standard errors. `noise_part` is the part of the noise in LID at the level `row_level`.
     """
 
     variances: np.ndarray
@@ -52,10 +55,10 @@ class DimensionFit:
 
     @classmethod
     def of(cls, curve: DimensionCurve, axis_variances: np.ndarray) -> DimensionFit:
-        """Fit the curve of a cloud with the variances (d,) along its principal axes, decreasing.
+        """Return the fit to a curve, with the cloud's variances (d,) along principal axes, decreasing.
 
-        Where a wide range of noise gives no dimension, or noise as large as allowed, the cloud may be
-        groups of rows: the range, and with it the size of a group, is halved until there is another.
+        If the dimension is below `_LEAST`, or the noise near its bound, the cloud may be groups of rows:
+        the largest v used, and with it the size of a group, is halved until neither is the case.
         """
         has_neighbors = curve.crowding <= _MOST_CROWDING
         smallest = curve.variances[has_neighbors][0] if has_neighbors.any() else 0.0
@@ -72,7 +75,7 @@ class DimensionFit:
     def _within(
         cls, curve: DimensionCurve, axis_variances: np.ndarray, is_used: np.ndarray, size: float
     ) -> DimensionFit:
-        """Fit the levels `is_used` (L,) of a cloud of at most a size, a variance."""
+        """Return the fit to the levels `is_used` (L,), for a cloud of at most the variance `size`."""
         size = min(float(np.sum(axis_variances**2) / np.sum(axis_variances)), size, 1.0)
         if not is_used.any():
             raise ValueError(
@@ -85,7 +88,7 @@ class DimensionFit:
         _, ((k, linear),), (design,) = model.solve(np.array([noise]))
         v, d = model.variances, len(axis_variances)
         noise_curve = _noise_curve(v, noise)
-        # Derivative of the noise's part in its variance.
+        # Derivative of the part of the noise with respect to the noise variance.
         in_noise = np.append(model.whiten @ ((d - k) * 2 * v**2 / (v + noise) ** 3), 0)
         inverse = np.linalg.pinv((jacobian := np.column_stack([design, in_noise])).T @ jacobian)
         middle = np.sqrt(v[0] * v[-1])
@@ -109,15 +112,15 @@ class DimensionFit:
 
 @dataclass(frozen=True)
 class _CloudModel:
-    """LID at noise variances (L,), which is linear in the dimension k and in the term of curvature.
+    """A model of LID at noise variances (L,), linear in the dimension k and in a curvature term.
 
-    It has to be solved for each variance of the noise of the rows.
+    Both coefficients are computed by least squares, for a given variance of the noise of the rows.
     """
 
     variances: np.ndarray
-    mean: np.ndarray  # LID (L,) less what crowding adds
-    covariance: np.ndarray  # Of these, due to sampling: (L, L)
-    whiten: np.ndarray  # Inverse root of that and of what the model leaves out
+    mean: np.ndarray  # (L,): LID minus the excess from few neighbours
+    covariance: np.ndarray  # (L, L): covariance of `mean` due to sampling
+    whiten: np.ndarray  # (L, L): inverse Cholesky factor of the covariance with the model's errors
     size: float  # Variance of the cloud
     axis_variances: np.ndarray  # Shape (d,), decreasing
 
@@ -140,16 +143,16 @@ class _CloudModel:
 
     @property
     def relative(self) -> np.ndarray:
-        """Noise variances (L,), between zero and one beside that of the cloud: the term of curvature."""
+        """The curvature term v / (v + size) of the model, shape (L,)."""
         return self.variances / (self.variances + self.size)
 
     @property
     def of_cloud(self) -> np.ndarray:
-        """What one dimension of the cloud adds to LID (L,)."""
+        """The part of LID (L,) from one dimension of the cloud."""
         return 1 - self.relative**2
 
     def likeliest_noise(self) -> tuple[float, float]:
-        """Return the noise variance at which the error is smallest, and the largest variance tried."""
+        """Return the noise variance at which the model's error is least, and the largest one tried."""
         v = self.variances
         largest = _MOST_NOISE * min(v[-1], self.size)
         noises = np.append(0.0, np.geomspace(1e-3 * v[0], largest, 80))
@@ -158,12 +161,16 @@ class _CloudModel:
             noise = float(noises[best])
             noises = np.linspace(noises[max(best - 1, 0)], noises[min(best + 1, 80)], 81)
         if self.solve(np.array([noise]))[1][0, 0] == len(self.axis_variances):
-            # Nothing is normal to the manifold.
+            # No direction is normal to the manifold.
             noise = 0.0
         return noise, largest
 
     def solve(self, noises: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Return errors at noise variances (K,), k and linear terms (K, 2), their derivatives."""
+        """Return squared errors (K,) at noise variances (K,), k and linear terms (K, 2), and designs.
+
+        Errors are infinite where the noise exceeds its bound. The design matrices (K, L + 1, 2) are
+        derivatives of the whitened model and of the prior.
+        """
         v, whiten, d = self.variances, self.whiten, len(self.axis_variances)
         part = _noise_curve(v, noises[:, None])
         shape = len(noises), len(v) + 1
@@ -179,12 +186,12 @@ class _CloudModel:
         rest, column = targets - k[:, None] * designs[..., 0], designs[0, :, 1]
         linear = np.where(k == free, linear, rest @ column / (column @ column))
         errors = np.sum((np.outer(linear, column) - rest) ** 2, axis=1)
-        # Noise is no larger than the median of the variances along the axes after the first k.
+        # Noise is bounded by _MARGIN times the median variance along the axes after the first k.
         medians = np.array([np.median(self.axis_variances[i:]) for i in range(d)])
         bounds = _MARGIN * medians[np.minimum(np.round(k).astype(int), d - 1)]
         return np.where(noises <= bounds, errors, np.inf), np.column_stack([k, linear]), designs
 
 
 def _noise_curve(v: np.ndarray, noise: float | np.ndarray) -> np.ndarray:
-    """Return what one direction with noise of a variance adds to LID at noise variances v (L,)."""
+    """Return the part of LID at v (L,) from one direction in which rows have this noise variance."""
     return 1 - (v / (v + noise)) ** 2

@@ -12,20 +12,22 @@ from .._coordinates.hull import AffineHull
 from .._utils.memory import slices_within
 from ._base import Manifold, has_derivative
 
-# MiB for the temporaries of the projections that are differentiated, if each has a dozen vectors.
+# Bound in MiB on temporaries of the differentiated projections, at a dozen vectors for each.
 _MEMORY = 64
 
-# Rows at which a derivative is checked, and the fraction of them at which it must be right up to a
-# relative error. Difference quotients have errors of 1e-9, derivatives that lack a term such of 0.1.
+# Number of rows at which a derivative is checked, the fraction of them at which it must be right, and
+# its largest relative error there. Difference quotients have errors of 1e-9; a derivative that lacks a
+# term has errors of about 0.1.
 _N_CHECKED = 16
 _AGREE = 0.75
 _TOLERANCE = 1e-4
 
 
 class ForwardMode:
-    """A manifold with the derivative of its `project`, by one projection for each coordinate.
+    """A manifold to which automatic differentiation of `project` adds the derivative.
 
-    `project` must take tensors and consist of operations of torch that forward mode supports.
+    It costs one projection for each coordinate. `project` must take tensors and consist of operations
+    of torch that forward mode supports.
     """
 
     def __init__(self, manifold: Manifold) -> None:
@@ -89,7 +91,7 @@ def differentiable(manifold: Manifold, x: np.ndarray) -> Manifold:
     """Return a manifold with a derivative, computed by forward mode if it has none of its own.
 
     The derivative is checked at some of the data x (n, r). If it is wrong, the manifold is returned
-    unchanged. That happens if `project` leaves torch, or is piecewise constant.
+    unchanged. That happens if `project` computes outside torch, or is piecewise constant.
     """
     if has_derivative(manifold) or not len(x):
         return manifold
@@ -115,7 +117,7 @@ def _size(manifold: Manifold, x: np.ndarray) -> float:
 
 
 def _is_derivative(forward: ForwardMode, x: torch.Tensor, size: float) -> bool:
-    """Return whether derivatives equal difference quotients, and P^2 = P on the manifold."""
+    """Return whether derivatives P equal difference quotients, and P^2 = P on the manifold."""
     noise = torch.from_numpy(np.random.RandomState(0).standard_normal((2, *x.shape)))
     away, direction = 0.1 * size * noise[0] / x.shape[1] ** 0.5, noise[1]
     _, image, tangent = forward.projection_factors(forward.project(x))

@@ -11,7 +11,7 @@ from .._utils.memory import slices_within
 from .._utils.validation import check_real_array
 from ._base import Manifold, check_manifold
 
-# MiB for the moved rows of one part, if each has half a dozen vectors.
+# Bound in MiB on temporaries of one part of the rows, at six vectors for each moved row.
 _MEMORY = 64
 
 
@@ -24,12 +24,12 @@ def smooth_along_level_sets(
     weights: Any = None,
     distances: Any = None,
 ) -> np.ndarray:
-    """Return a log-density averaged over offsets that keep to the level sets of a manifold.
+    """Return a log-density averaged along level sets of the distance to a manifold.
 
-    Each row x is moved to x + xi for all offsets xi, and each moved row to the nearest row that is as
-    far from the manifold as x. The result is the weighted mean of the log-density there. It is the
-    log-density that smoothing by the same offsets in all directions is near to on a curved manifold,
-    the nearer the larger the reach (Theorem 3.6 of the paper), up to a constant: it is not normalised.
+    Each row x is moved to x + xi for all offsets xi, and from there to the nearest point that is as far
+    from the manifold as x. The result is the weighted mean of the log-density at these points; it is
+    not normalised. Averaging over the same offsets without the second move gives nearly the same, up to
+    a constant, and the difference is smaller for a larger reach (Theorem 3.6 of the paper).
 
     Parameters
     ----------
@@ -47,8 +47,8 @@ def smooth_along_level_sets(
     weights : array-like of shape (M,), default=None
         Weights of the offsets, which are divided by their sum. None stands for equal weights.
     distances : array-like of shape (n,), default=None
-        Distances from the manifold to which the offsets of each row are moved. None stands for the row's
-        own. The theorem corrects them for the offsets across the manifold; see Notes.
+        Distance r(x) from the manifold, for each row x, to which the rows x + xi are moved. None is the
+        distance of x itself. The theorem corrects it for offsets normal to the manifold; see Notes.
 
     Returns
     -------
@@ -58,21 +58,21 @@ def smooth_along_level_sets(
     Raises
     ------
     TypeError
-        If `log_density` cannot be called, or `manifold` is none.
+        If `log_density` cannot be called, or `manifold` is not a manifold.
     ValueError
         If a shape does not fit to the others, a value is not finite, a weight is not positive, a
         distance is negative, or `log_density` does not return one number for each row.
 
     Notes
     -----
-    With p(z) = project(z) the moved row is p(x + xi) + r(x) u, u the unit vector from p(x + xi) to
-    x + xi. Rows beyond the manifold's reach have several nearest points, and results jump there. A
-    moved row on the manifold itself has no u; a unit normal takes its place.
+    With p(z) = project(z) the moved row is p(x + xi) + r(x) u, r(x) of `distances` and u the unit vector
+    from p(x + xi) to x + xi. Rows farther from the manifold than its reach may have several nearest
+    points, and results jump there. Where x + xi is on the manifold, u is any unit normal.
 
-    The distance of the row itself is the plain choice of r(x). Offsets change distances: the mean of
-    the squares dist(x + xi)^2 is about the squared distance of x plus the variance of the offsets across
-    the manifold. With r(x)^2 equal to that mean less its least value over a grid of rows, the quadratic
-    parts of both log-densities agree: on a circle their divergence is up to 1500 times smaller.
+    Offsets change distances: the mean of dist(x + xi)^2 is about the squared distance of x plus the
+    variance of the offsets normal to the manifold. With r(x)^2 equal to that mean minus its smallest
+    value over a grid of rows, the quadratic parts of the log-densities with and without the second move
+    agree: on a circle the divergence of the two is up to 1500 times smaller than with None.
 
     Costs n M projections and evaluations of `log_density`, in parts of some 64 MiB; rows do not depend
     on each other.
@@ -84,7 +84,7 @@ def smooth_along_level_sets(
 
     Examples
     --------
-    Twelve points of a circle: along it the log-density varies less than that of the KDE.
+    Twelve points of a circle: the smoothed log-density varies less along it than that of the KDE.
 
     >>> import numpy as np
     >>> from skdiffsmooth import KDESampler
@@ -137,7 +137,7 @@ def _part(
     weights: np.ndarray,
     distances: np.ndarray,
 ) -> np.ndarray:
-    """Return the averages (n,) of some of the rows (n, d)."""
+    """Return `smooth_along_level_sets` (n,) for a part of the rows, X (n, d)."""
     if not len(X):
         return np.empty(0)
     moved = (X[:, None] + offsets).reshape(-1, X.shape[1])

@@ -43,7 +43,7 @@ LEAST_CURVATURE = 0.1
 # With fewer distinct rows no dimension can be estimated.
 _FEWEST_ROWS = 8
 
-# The iteration of a projection ends after a step below this, in units of the width of the neighbourhood.
+# The iteration of a projection ends at a step below this, in units of the width of the neighbourhood.
 CONVERGED = 1e-13
 
 # Bounds of the relaxation factor of the secant method.
@@ -66,19 +66,19 @@ class LocalPolynomialManifold(DifferentiableManifoldBase, BaseEstimator):
     n_components : int or "auto", default="auto"
         Dimension k of the manifold; "auto" rounds `intrinsic_dimension` of X.
     degree : {1, 2, 3}, default=2
-        Degree of the local polynomials: 1 are tangent planes, 2 have curvature. The distance to a smooth
+        Degree of the local polynomials: 1 fits planes, 2 and 3 curved surfaces. The distance to a smooth
         manifold decreases like the spacing of the rows to the power degree + 1; with noise a higher
-        degree needs more neighbours. With ``n_neighbors="auto"`` few rows get a lower one, with a
-        warning.
+        degree needs more neighbours. With ``n_neighbors="auto"`` the degree is lowered, with a warning,
+        if there are too few rows.
     n_neighbors : int or "auto", default="auto"
         Number of rows that a polynomial is fitted to, at least one more than it has coefficients. "auto"
         is the larger of four times the number of coefficients and 6 log(n_points), or all rows if there
         are fewer; that is enough for noise of half the spacing of the rows.
     n_iterations : int, default=30
-        Largest number of fits for one projection; the iteration ends where steps are rounding, often
-        after five.
+        Largest number of fits for one projection; the iteration ends earlier, often after five, when
+        steps are as small as rounding errors.
     memory_limit : float, default=64
-        MiB of temporaries; more is hardly faster.
+        Bound on temporaries in MiB; a higher one is hardly faster.
 
     Attributes
     ----------
@@ -101,26 +101,26 @@ class LocalPolynomialManifold(DifferentiableManifoldBase, BaseEstimator):
     Notes
     -----
     Weights are ``(1 - |x_i - p|^2 / h^2)^3``, h the distance to the last neighbour, so that they are
-    continuous where the neighbours change. Where the neighbours do not determine the polynomial (on a
+    continuous where the neighbours change. If the neighbours do not determine the polynomial (on a
     line, or on a grid) one of lower degree is fitted, down to the plane of principal axes, which always
-    exists; a warning says how often. Polynomials extrapolate: queries should be nearer to the rows
-    than the reach.
+    exists; a warning states for how many projections. Polynomials extrapolate: the distance of queries
+    from the rows should be smaller than the reach.
 
     `project` is idempotent up to the error of the iteration: on 400 points of a unit sphere, with
     queries up to 0.3 from it, at most 1e-13 for each degree. Where noise is as large as the spacing of
-    the rows, some neighbourhoods have several fixed points, or the iteration finds none;
+    the rows, some neighbourhoods have several fixed points, or the iteration does not converge;
     `check_idempotent` detects this, and more neighbours help. The tangent is that of the last
     polynomial; x - project(x) is orthogonal to it.
 
     `projection_factors` is the exact derivative of that projection, by the implicit function theorem.
-    It is not symmetric: feet move along the manifold, whose tangents are not those of its polynomials.
-    Where the last neighbour of a foot changes, the derivative jumps, since the width depends on another
-    row; the projection does not, except by a weight of 1e-8. It jumps where a query changes from one
-    of several feet to another, as at the medial axis.
+    It is not symmetric: projections move along the manifold, whose tangents are not those of its
+    polynomials. Where the last neighbour of a projection changes, the derivative jumps, since the width
+    h depends on another row; the projection itself is continuous there up to a weight of 1e-8. It jumps
+    where another of several nearest points becomes the projection, as at the medial axis.
 
-    A projection costs n_iterations times O(K (K + P^2) r + tree), with K neighbours, P coefficients
-    and r the dimension of the affine hull of X; its derivative O(K k^2 q^2) more, q the smaller of K
-    and r, about as much as one iteration or two. It is computed in float64 where the device has it.
+    A projection costs n_iterations times O(K (K + P^2) r) and the search for neighbours, with K
+    neighbours, P coefficients and r the dimension of the affine hull of X; its derivative O(K k^2 q^2)
+    more, q the smaller of K and r, about as much as one or two iterations. Computations are in float64.
 
     References
     ----------
@@ -155,11 +155,11 @@ class LocalPolynomialManifold(DifferentiableManifoldBase, BaseEstimator):
         self.n_iterations = n_iterations
         self.memory_limit = memory_limit
 
-    # That of BaseEstimator, which shows the parameters.
+    # The representation of BaseEstimator, which shows the parameters.
     __repr__ = BaseEstimator.__repr__
 
     def fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> LocalPolynomialManifold:
-        """Store the rows, and a search structure for neighbours.
+        """Fit the manifold: store the rows and a search structure for their neighbours.
 
         Parameters
         ----------
@@ -222,12 +222,12 @@ class LocalPolynomialManifold(DifferentiableManifoldBase, BaseEstimator):
         fitted._hull = hull
         fitted._constants = Constants(hull.center, hull.basis, coordinates, weights)
         fitted._derivatives = Constants(derivatives(n_components, degree))
-        # At once, so that an interrupt leaves the old manifold or the new one.
+        # In one assignment, so that an interrupt leaves either the old manifold or the new one.
         self.__dict__ = fitted.__dict__
         return self
 
     def _for_few_rows(self, points: np.ndarray, rank: int, degree: int) -> tuple[int, int]:
-        """Return the number of components and the degree, where "auto" lower than for many rows."""
+        """Return the number of components and the degree, lowered for few rows if "auto" allows it."""
         n_points, few = len(points), False
         if self.n_components == "auto" and n_points < _FEWEST_ROWS:
             n_components, few = 1, True
@@ -361,8 +361,8 @@ class LocalPolynomialManifold(DifferentiableManifoldBase, BaseEstimator):
             coefficients, width, projections.degrees[moving] = self._surface(p)
             step, projections.jacobian[moving] = self._nearest_on(coefficients, z[moving] - p)
             projections.points[moving] = p + step
-            # Irons & Tuck's secant method with the last two steps. Planes rotate as they move, so that
-            # plain steps may converge slowly, or oscillate without end.
+            # Irons & Tuck's secant method with the last two steps. The plane of principal axes rotates
+            # as p moves, so that steps without relaxation may converge slowly, or oscillate for ever.
             change = step - before
             secant = -relaxation * (before * change).sum(1, keepdim=True)
             squared = (change**2).sum(1, keepdim=True)
@@ -414,7 +414,7 @@ class LocalPolynomialManifold(DifferentiableManifoldBase, BaseEstimator):
         plane: torch.Tensor,
         degree: int,
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return the coefficients of polynomials of at most this degree, and their degrees."""
+        """Return coefficients (n, P, r) of polynomials of at most this degree, and degrees (n,)."""
         degrees = torch.full((len(s),), degree, device=s.device)
         if degree == 1:
             return plane, degrees
@@ -432,7 +432,10 @@ class LocalPolynomialManifold(DifferentiableManifoldBase, BaseEstimator):
     def _nearest_on(
         self, coefficients: torch.Tensor, target: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return the point (n, r) of each surface nearest to its target, and derivatives there."""
+        """Return the points (n, r) nearest to targets (n, r), one on each surface.
+
+        Also return the derivatives (n, r, k) of the surfaces there.
+        """
         (derivative,) = self._derivatives.like(target)
         first = torch.einsum("jab,nbr->njar", derivative, coefficients)
         second = torch.einsum("jab,lbc->jlac", derivative, derivative)

@@ -11,10 +11,10 @@ from scipy.spatial import cKDTree
 from .._utils.memory import slices_within
 from ._base import Constants
 
-# In more dimensions a tree visits most of its leaves, and products are faster.
+# In more dimensions a tree visits most of its leaves, and matrix products are faster.
 TREE_DIMENSION = 10
-# Distances from products have the rounding errors of squares, so this many further candidates are
-# compared by exact distances.
+# Distances from matrix products have the rounding errors of squares. So the exact distances of this many
+# more candidates than neighbours are compared.
 SPARE = 4
 
 
@@ -31,7 +31,7 @@ class NearestPoints:
         self._points = points
 
     def __getstate__(self) -> dict[str, Any]:
-        # Some formats, skops among them, have no trees.
+        # Some file formats, such as that of skops, cannot store trees.
         return {"points": self._points, "memory_limit": self._memory_limit}
 
     def __setstate__(self, state: dict[str, Any]) -> None:

@@ -10,7 +10,7 @@ import torch
 from .._coordinates.hull import AffineHull
 from ._base import Constants, SmoothManifold, SmoothManifoldBase, project_with_derivative
 
-# Cosines of angles between subspaces that are rounding.
+# Cosines below this between directions of two hulls are rounding errors.
 ORTHOGONAL = 1e-10
 
 
@@ -22,7 +22,7 @@ class ProductManifold(SmoothManifoldBase):
     Parameters
     ----------
     *factors : SmoothManifold
-        Manifolds in R^d with an `affine_hull`, as all smooth ones of `skdiffsmooth.manifolds` have it.
+        Manifolds in R^d with an `affine_hull`, such as all smooth ones of `skdiffsmooth.manifolds`.
         Their hulls must be orthogonal.
 
     Attributes
@@ -35,8 +35,8 @@ class ProductManifold(SmoothManifoldBase):
     TypeError
         If a factor is not a smooth manifold.
     ValueError
-        If there is no factor, they are in different spaces, one has no affine hull, or the hulls are
-        not orthogonal.
+        If there is no factor, factors are in different spaces, a factor has no affine hull, or the
+        hulls are not orthogonal.
 
     Notes
     -----
@@ -90,8 +90,8 @@ class ProductManifold(SmoothManifoldBase):
         self.factors = factors
         center = np.sum([hull.center for hull in hulls], axis=0)
         self._set_hull(AffineHull(center, basis))
-        # Of the sum of points of the other factors, a factor needs the center of their hulls only: the
-        # rest is orthogonal to its own hull.
+        # To project to a factor, only the centers of the other hulls are subtracted: the directions of
+        # these hulls are orthogonal to its own.
         self._others = Constants(*(center - hull.center for hull in hulls))
 
     @property
@@ -126,7 +126,7 @@ class ProductManifold(SmoothManifoldBase):
 
 
 def _blocks(parts: list[torch.Tensor]) -> torch.Tensor:
-    """Return block-diagonal matrices."""
+    """Return block-diagonal matrices (n, K, K) with blocks (n, k, k), K the sum of the sizes k."""
     sizes = [part.shape[1] for part in parts]
     whole = parts[0].new_zeros(len(parts[0]), sum(sizes), sum(sizes))
     first = 0

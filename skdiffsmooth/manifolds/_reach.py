@@ -10,8 +10,8 @@ from .._utils.memory import slices_within
 from .._utils.validation import check_integer, check_real_array
 from ._base import Manifold, check_manifold
 
-# The fraction of points at which the manifold may curve more than the estimate says. A learned manifold
-# has some wrong tangents, and the infimum that defines the reach would be that of the worst.
+# The fraction of points at which the reach may be smaller than the estimate. A learned manifold has some
+# wrong tangents, the worst of which would determine the infimum that defines the reach.
 QUANTILE = 0.05
 # Squared distances from a tangent space below this, in units of the squared size of the manifold, are
 # rounding.
@@ -32,8 +32,8 @@ def estimate_reach(manifold: Manifold, X: Any, n_neighbors: int = 20) -> float:
     X : array-like of shape (n, d)
         Rows near the manifold, n >= 3; their projections are compared in pairs.
     n_neighbors : int, default=20
-        A point is not compared with its `n_neighbors` nearest ones, or half of all if that is less: over
-        such distances the curvature is small against errors of a learned tangent.
+        Number of nearest points, at most half of all, that a point is not compared with: over such
+        distances the effect of curvature is smaller than errors of a learned tangent.
 
     Returns
     -------
@@ -50,10 +50,10 @@ def estimate_reach(manifold: Manifold, X: Any, n_neighbors: int = 20) -> float:
     Notes
     -----
     With p, q projections of rows and T_p the tangent space, the reach is the infimum of
-    ``|q - p|^2 / (2 dist(q - p, T_p))`` over all p and q. Over finitely many it is larger, by the second
-    power of their spacing where it is a radius of curvature. The estimate is the 5 % quantile over p of
-    the minimum over q, so that a few wrong tangents do not determine it. A manifold learned from noisy
-    rows with few neighbours has waves of its own, so that its reach is small.
+    ``|q - p|^2 / (2 dist(q - p, T_p))`` over all p and q. Over finitely many points it is larger; if it
+    is a radius of curvature, by a term of second order in their spacing. The estimate is the 5 %
+    quantile over p of the minimum over q, so that a few wrong tangents do not determine it. A manifold
+    learned from noisy rows with few neighbours follows the noise, so that its reach is small.
 
     Costs O(n^2 (d + k)) time, and temporaries of about 16 MiB, or what projections to `manifold` take.
 

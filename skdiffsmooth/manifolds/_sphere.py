@@ -31,7 +31,7 @@ class Sphere(SmoothManifoldBase):
     radius : float
         As given.
     basis : ndarray of shape (d, k + 1)
-        Orthonormal; the first column has the direction that was given.
+        Orthonormal basis of the subspace; its first column has the direction of the first one given.
 
     Raises
     ------
@@ -45,13 +45,13 @@ class Sphere(SmoothManifoldBase):
     -----
     With u the direction from the center to x in the subspace and rho the distance there, the
     projection is center + radius u, its derivative is radius / rho on the tangent space, and the reach
-    is the radius. A basis of the tangent space are the last columns of the Householder matrix whose
-    first column is -u or u, oriented so that u and they are a positive basis: on a circle they run
+    is the radius. The tangents are the last columns of the Householder matrix whose first column is -u
+    or u, oriented so that u and the tangents are a positive basis: on a circle they point
     counterclockwise.
 
-    At points whose projection to the subspace is the center all points of the sphere are equally near;
-    the projection is that along the first column of `basis`. The derivative there is infinite; the
-    value returned is the radius over an offset of one unit in the last place of the radius.
+    If the projection of x to the subspace is the center, all points of the sphere are equally near; the
+    point along the first column of `basis` is returned. The derivative there is infinite; the value
+    returned is 1 / eps, eps the machine epsilon of the dtype.
 
     n projections cost O(n d k), and are exact to rounding.
 
@@ -143,8 +143,8 @@ class Circle(Sphere):
 
     Notes
     -----
-    A `Sphere` of dimension one; its tangents run counterclockwise from the first direction to the
-    second.
+    It is a `Sphere` of dimension one; its tangents point counterclockwise, from the first direction to
+    the second.
 
     Examples
     --------

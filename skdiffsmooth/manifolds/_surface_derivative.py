@@ -2,15 +2,15 @@
 
 The projection p of z is on its own surface, c_0(p) = 0, and z - p is perpendicular to it,
 J(p)^T (z - p) = 0, where c_0 is the constant coefficient of the polynomial around p, and J are its
-linear ones. By the implicit function theorem p moves along the null space U of dc_0/dp, the tangents
-of the learned manifold:
+linear coefficients. By the implicit function theorem p moves along the null space U of dc_0/dp, the
+tangents of the learned manifold:
 
     dp/dz = U (J^T U - H)^-1 J^T,    H_jl = (z - p) . dJ_j[U_l].
 
-The tangents of the polynomial, which J spans, are not those of the learned manifold, which consists
-of one point of each polynomial (neighbours change with p), so the matrix is of rank k but not
-symmetric. Coefficients depend on p by the origin, by the weights, and by the plane that the polynomial
-is a function on.
+The learned manifold consists of one point of each polynomial (neighbours change with p), so its
+tangents are not those of the polynomial, which J spans, and the matrix has rank k but is not symmetric.
+The coefficients depend on p through the origin, the weights, and the plane on which the polynomial is
+defined.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def image_of_derivative(
     - `residual` (n, r): z - p in the same units.
     - `tangent` (n, r, k): orthonormal tangents T of the polynomials at p.
     - `degree`: degree of the polynomials.
-    - `matrices` (k, P, P): from coefficients to those of derivatives.
+    - `matrices` (k, P, P): map coefficients of a polynomial to those of its partial derivatives.
     """
     k, weights = tangent.shape[2], root**2
     centered = rows - (weights[:, None] @ rows)
@@ -59,15 +59,15 @@ def image_of_derivative(
     squares = (y**2).sum(2, keepdim=True)
     falling = y - squares * y[:, -1:] / squares[:, -1:]
     of_weights = 6 * (weights[:, :, None] / (1 - squares)) * falling
-    # First-order perturbation of the principal axes: only the rotation of the plane matters, not that of
-    # its axes within it.
+    # First-order perturbation of the principal axes: only the rotation of the plane has an effect, not
+    # that of the axes within it.
     variances = sizes**2
     gap = variances[:, None, :k] - variances[:, k:, None]
     gap = gap.clamp_min(torch.finfo(y.dtype).eps)
     turn = torch.einsum("nim,nil,nie->nmle", centered[:, :, k:], centered[:, :, :k], of_weights)
     turn = turn / gap[..., None]
 
-    # Coefficients 0, ..., k are linear in the values, and depend on the coordinates in the plane.
+    # Coefficients 0, ..., k are linear in the neighbours, and depend on their coordinates in the plane.
     reading = inverse[:, : k + 1] @ powers.mT
     of_powers = torch.einsum("nia,jab->nijb", powers, matrices)
     slopes = torch.einsum("nijb,nbc->nijc", of_powers, coefficients)

@@ -34,7 +34,7 @@ class Torus(SmoothManifoldBase):
     radius, tube_radius : float
         As given.
     basis : ndarray of shape (d, 3)
-        Orthonormal; the first column has the direction that was given.
+        Orthonormal basis of the subspace; its first column has the direction of the first one given.
 
     Raises
     ------
@@ -46,15 +46,15 @@ class Torus(SmoothManifoldBase):
 
     Notes
     -----
-    With u the direction from the axis to x, rho its distance from the axis and delta that from the
+    With u the direction from the axis to x, rho the distance of x from the axis and delta that from the
     circle, the projection is center + R u + r (x - center - R u) / delta, all in the subspace. The
-    tangents run around the axis, and around the tube; the derivative is diagonal in them,
-    (R + r cos phi) / rho and r / delta, phi the angle on the tube. The reach is the smaller of r and
-    R - r, the distances of the torus from the circle, and of its inner equator from the axis.
+    tangents point around the axis and around the tube. In their coordinates the derivative is diagonal,
+    with (R + r cos phi) / rho and r / delta, phi the angle on the tube. The reach is the smaller of r
+    and R - r, the distances of the torus from the circle, and of its inner equator from the axis.
 
-    For points of the axis u is along the first column of `basis`, and points of the circle are
-    projected outwards. Derivatives there are infinite; the value returned is that at an offset of one
-    unit in the last place.
+    For points of the axis u is the first column of `basis`, and points of the circle are projected
+    outwards. Derivatives there are infinite; the value returned is that at an offset of R times the
+    machine epsilon.
 
     n projections cost O(n d), and are exact to rounding.
 

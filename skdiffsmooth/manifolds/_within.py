@@ -69,7 +69,7 @@ class DifferentiableWithin(Within):
 
 
 def within(manifold: Manifold, hull: AffineHull) -> Manifold:
-    """Return a manifold, differentiable if the given one is, in coordinates of a subspace."""
+    """Return the manifold in coordinates of a subspace, with a derivative if it has one in R^d."""
     own = getattr(manifold, "within", None)
     if own is not None:
         return own(hull)

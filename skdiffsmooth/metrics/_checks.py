@@ -57,7 +57,7 @@ def check_pair(
 
 
 def check_fraction(name: str, value: Any, *, zero: bool = False, one: bool = False) -> float:
-    """Check a number between zero and one and return it; `zero` and `one` allow the ends."""
+    """Return a number between zero and one after checking it; `zero` and `one` allow the ends."""
     ends = f"in {'[' if zero else '('}0, 1{']' if one else ')'}"
     number = check_real(name, value, strict=not zero, hint=f"It is {ends}.")
     if number > 1 or (number == 1 and not one):

@@ -28,9 +28,9 @@ class ClassifierTwoSampleTest:
         Fraction of held-out rows whose sample was predicted correctly, the mean over the two samples
         and the splits; 0.5 is chance, 1 means that the distributions do not overlap.
     p_value : float
-        Of the hypothesis that both samples have the same distribution.
+        P-value of the hypothesis that both samples have the same distribution.
     accuracies : ndarray of shape (n_splits,)
-        Of each split.
+        Accuracy of each split.
     """
 
     accuracy: float
@@ -49,46 +49,46 @@ def classifier_two_sample_test(
 ) -> ClassifierTwoSampleTest:
     """Test whether two samples have the same distribution, by the accuracy of a classifier.
 
-    The classifier is fitted to half of the rows of both samples and predicts the sample of the others.
+    The classifier is fitted to half of the rows of both samples and predicts the sample of other rows.
 
     Parameters
     ----------
     X : array-like of shape (n, d)
         Generated rows, at least two.
     Y : array-like of shape (m, d)
-        Rows of the other sample, at least two. About as many as of X: of unequal samples a classifier
-        may always predict the larger.
+        Rows of the other sample, at least two, and about as many as of X: if sizes differ, a classifier
+        may always predict the larger sample.
     estimator : classifier, optional
-        Fitted as a clone with targets 1 for X and 0 for Y. If not given, the sqrt(n_train) nearest
-        neighbours on standardised columns, which detect any difference but need many rows in many
-        columns. A linear classifier detects differences of means only.
+        A clone of it is fitted to targets 1 for X and 0 for Y. The default is a vote of the
+        sqrt(n_train) nearest neighbours on standardised columns, which detects any difference but needs
+        many rows if there are many columns. A linear classifier detects differences of means only.
     cv : int, cross-validation splitter or None, default=None
-        None is one split in halves, stratified; a number means as many shuffled, stratified folds, which
-        test all rows but need permutations.
+        None is one stratified split in halves. An integer is the number of shuffled, stratified folds,
+        which test all rows but need permutations.
     n_permutations : int, default=99
-        How often the samples of the rows are permuted, where there are several splits: each permutation
-        takes all fits again.
+        Number of permutations of the sample labels if there are several splits; each repeats all fits.
     random_state : int, RandomState or None, default=None
-        Seed of splits and permutations; None makes fresh ones. It does not seed the classifier.
+        Seed of splits and permutations; None gives new ones. It does not seed the classifier.
 
     Raises
     ------
     TypeError, ValueError
         If the rows are not numeric and finite, are too few, their columns differ, `cv` is neither a
-        number nor a splitter, or a split holds out no row of X or of Y.
+        number nor a splitter, or a split has no held-out row of X or of Y.
 
     Notes
     -----
-    The p-value of one split is Fisher's exact test of the held-out table of predictions against samples,
-    one sided: given the predictions, under the hypothesis all ways to assign the held-out rows to the
-    samples are equally likely. It is exact for any classifier and any sizes; the normal approximation of
-    Lopez-Paz & Oquab is its limit for equal ones. Several splits share rows, so that their tables depend
-    on one another: there the accuracy is compared with that of permuted samples,
-    (1 + number as high) / (1 + n_permutations), which is exact too.
+    The p-value of one split is that of Fisher's exact test, one sided, of the table of predictions and
+    samples of the held-out rows: given the predictions, under the hypothesis all ways to assign these
+    rows to the samples are equally likely. It is exact for any classifier and any sizes; the normal
+    approximation of Lopez-Paz & Oquab is its limit for equal sizes. Several splits share rows, so that
+    their tables are not independent. Then the accuracy is compared with those of permuted labels: the
+    p-value is (1 + number of permutations with at least this accuracy) / (1 + n_permutations), which is
+    exact, too.
 
     Rows must be independent: rows that the model has not been fitted on.
 
-    Costs the fits: one a split, and n_permutations + 1 times that with several splits.
+    Costs one fit for each split, and n_permutations + 1 times that with several splits.
 
     References
     ----------
@@ -131,7 +131,7 @@ def classifier_two_sample_test(
 
 @dataclass(frozen=True)
 class _Split:
-    """Counts of held-out rows: of each sample, of all predicted as X, and of X predicted as X."""
+    """Numbers of held-out rows: of each sample, of X predicted as X, and of all predicted as X."""
 
     n_x: int
     n_y: int
@@ -160,7 +160,7 @@ class _Split:
 
     @property
     def p_value(self) -> float:
-        """The probability of at least `n_hits` if the rows predicted as X were drawn at random."""
+        """The probability of `n_hits` or more if the rows predicted as X were drawn at random."""
         n = self.n_x + self.n_y
         return float(hypergeom.sf(self.n_hits - 1, n, self.n_x, self.n_predicted_x))
 
@@ -176,8 +176,8 @@ def _pairs(
         fewest = int(min(is_x.sum(), len(is_x) - is_x.sum()))
         if n_folds > fewest:
             raise ValueError(
-                f"cv={cv!r} folds need as many rows of X and of Y, the smaller of which has {fewest}. "
-                "Pass fewer folds."
+                f"cv={cv!r} folds need at least as many rows in X and in Y, the smaller of which has "
+                f"{fewest}. Pass fewer folds."
             )
         cv = StratifiedKFold(n_folds, shuffle=True, random_state=generator)
     try:

@@ -1,4 +1,4 @@
-"""Coverage: the part of a distribution that has samples near it, and at which scale."""
+"""Coverage of a distribution by samples: the fraction near a sample, and the scale of coverage."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def coverage_at_scale(X: Any, reference: Any, radius: Any) -> Any:
     reference : array-like of shape (m, d)
         Held-out rows of the target distribution, not those that the model was fitted on.
     radius : float or array-like of float
-        In units of X, >= 0. Several radii take one search.
+        In units of X, >= 0. Several radii cost no more than one.
 
     Returns
     -------
@@ -41,12 +41,12 @@ def coverage_at_scale(X: Any, reference: Any, radius: Any) -> Any:
 
     See Also
     --------
-    coverage_scale : The scale at which the masses of balls agree, for which one near row is not enough.
+    coverage_scale : The scale above which balls contain enough generated rows, not just one.
 
     Notes
     -----
-    It grows with the number of generated rows: compare models at the same n. One row in a ball is
-    enough, so it detects holes, but not regions with too little mass.
+    The fraction grows with the number of generated rows: compare models at the same n. One generated row
+    near a reference row is enough, so that holes are detected, but not regions with too little mass.
 
     Costs O(m log n) in up to ten columns, by a tree, else O(n m d).
 
@@ -68,8 +68,8 @@ def coverage_at_scale(X: Any, reference: Any, radius: Any) -> Any:
 def coverage_scale(X: Any, reference: Any, *, alpha: float = 0.1, c: float = 0.5) -> float:
     """Return the smallest scale at which the generated distribution covers the reference.
 
-    A distribution nu covers mu at scale delta with (alpha, c) if for a mu-fraction of at least 1 - alpha
-    of points x, and for every r >= delta,
+    A distribution nu covers mu at scale delta with (alpha, c) if for points x of probability at least
+    1 - alpha under mu, and for every r >= delta,
 
         nu(B(x, r)) >= c mu(B(x, r)),        B(x, r) the closed ball.
 
@@ -85,12 +85,12 @@ def coverage_scale(X: Any, reference: Any, *, alpha: float = 0.1, c: float = 0.5
     alpha : float, default=0.1
         The fraction of the reference that need not be covered, in [0, 1).
     c : float, default=0.5
-        The fraction of its mass that each ball must have, in (0, 1].
+        The smallest ratio of the two masses of a ball, in (0, 1].
 
     Returns
     -------
     float
-        In units of X. Zero if X holds the reference rows.
+        In units of X. Zero if X consists of the reference rows.
 
     Raises
     ------
@@ -99,9 +99,9 @@ def coverage_scale(X: Any, reference: Any, *, alpha: float = 0.1, c: float = 0.5
 
     Notes
     -----
-    A ball about a reference row holds that row itself, so no scale is below the distance to the nearest
-    generated row, and even two samples of one distribution have a scale of the size of their spacing:
-    compare it with the scale of training rows, or of other held-out ones.
+    A ball about a reference row contains that row, so a row is not covered at scales below its distance
+    to the nearest generated row. Even two samples of one distribution have a scale of about their
+    spacing: compare the scale with that of training rows, or of other held-out rows.
 
     Costs O(m (n + m) (d + log(n + m))).
 
@@ -112,8 +112,8 @@ def coverage_scale(X: Any, reference: Any, *, alpha: float = 0.1, c: float = 0.5
 
     Examples
     --------
-    A hole of width 0.2 in a uniform distribution; balls about its middle have half of their mass from
-    r = 1/6 on.
+    A hole of width 0.2 in a uniform distribution; balls about its middle have at least half of the mass
+    of the reference for r >= 1/6.
 
     >>> import numpy as np
     >>> from skdiffsmooth.metrics import coverage_scale
@@ -130,7 +130,7 @@ def coverage_scale(X: Any, reference: Any, *, alpha: float = 0.1, c: float = 0.5
     both = np.concatenate([rows, reference_rows])
     for tile in slices_within(m, 80 * (n + m), MEMORY_LIMIT):
         scales[tile] = _scales(cdist(reference_rows[tile], both), n, c)
-    # The margin is for rounding, which must not raise the count.
+    # The margin keeps rounding errors from raising the number.
     n_covered = math.ceil((1 - alpha) * m - 1e-9)
     return float(np.sort(scales)[max(n_covered, 1) - 1])
 
@@ -139,8 +139,8 @@ def _scales(distances: np.ndarray, n: int, c: float) -> np.ndarray:
     """Return for each point the largest radius up to which its ball has too little mass.
 
     `distances` (n_points, n + m) are those to the generated and the reference rows. A range of radii
-    with too little mass ends at a generated row. Just before, the ball holds the generated rows that are
-    earlier in the order of distances, and all reference rows that are strictly nearer.
+    with too little mass ends at a generated row. For radii just below, the ball contains the generated
+    rows that are earlier in the order of distances, and all reference rows that are strictly nearer.
     """
     m = distances.shape[1] - n
     order = np.argsort(distances, axis=1)
@@ -148,9 +148,9 @@ def _scales(distances: np.ndarray, n: int, c: float) -> np.ndarray:
     is_generated = order < n
     n_generated: np.ndarray = np.cumsum(is_generated, axis=1) - is_generated
     n_reference = np.arange(n + m) - n_generated
-    # Of equal distances none is nearer than another: all get the counts of the first.
+    # Rows at equal distances all get the number of reference rows of the first.
     n_reference[:, 1:] *= ends[:, 1:] > ends[:, :-1]
     np.maximum.accumulate(n_reference, axis=1, out=n_reference)
-    # The margin is for products of c that are equal but for rounding.
+    # The margin is for products that would be equal without rounding errors.
     is_short = is_generated & (c * n_reference * n > n_generated * m * (1 + 1e-12))
     return np.where(is_short, ends, 0.0).max(axis=1)

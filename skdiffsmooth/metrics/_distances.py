@@ -9,24 +9,24 @@ import numpy as np
 from ._checks import check_pair, check_rows
 from ._pairs import nearest
 
-# Data on the manifold are not nearer than the manifold, up to rounding and the accuracy of a search for
-# the nearest point: relative to the distance, and to the extent of the data.
+# A row may be nearer to data on the manifold than to the manifold by these errors of distances, from
+# rounding and the search for the nearest point: relative to the distance, and to the extent of the data.
 RELATIVE, ABSOLUTE = 1e-6, 1e-8
 
 
 def distance_to_manifold(X: Any, manifold: Any) -> np.ndarray:
     """Return the distance of each row to a manifold, min over m in M of ``|x - m|``.
 
-    Rows far from the manifold are not like the data: low is good, but copies of the data have zero, so
-    compute `distance_to_data` too.
+    Rows far from the manifold are unlike the data: small distances are good, but copies of the data have
+    distance zero, so compute `distance_to_data` too.
 
     Parameters
     ----------
     X : array-like of shape (n, d)
         Generated rows.
     manifold : object with a method ``distance``
-        One of `skdiffsmooth.manifolds`, known or learned, or your own whose method takes an array of
-        shape (n, d) and returns one of shape (n,).
+        A known or learned manifold of `skdiffsmooth.manifolds`, or an object of your own whose method
+        takes an array of shape (n, d) and returns one of shape (n,).
 
     Returns
     -------
@@ -43,7 +43,7 @@ def distance_to_manifold(X: Any, manifold: Any) -> np.ndarray:
 
     See Also
     --------
-    lateral_distance : The distance along it.
+    lateral_distance : The distance from the data along the manifold.
 
     Notes
     -----
@@ -76,8 +76,8 @@ def distance_to_manifold(X: Any, manifold: Any) -> np.ndarray:
 def distance_to_data(X: Any, data: Any) -> np.ndarray:
     """Return the distance of each row to the nearest training row, min over i of ``|x - x_i|``.
 
-    Known as the novelty of samples. Rows near the data are memorised; rows far from the data may be new
-    or wrong: `distance_to_manifold` distinguishes the two.
+    It is known as the novelty of samples. Rows near the data are memorised; rows far from the data may
+    be new or wrong: `distance_to_manifold` distinguishes the two.
 
     Parameters
     ----------
@@ -98,8 +98,8 @@ def distance_to_data(X: Any, data: Any) -> np.ndarray:
 
     See Also
     --------
-    memorization : The same in units of the spacing of the data.
-    coverage_at_scale : Distances from the reference to the samples.
+    memorization : The distance in units of that to the second nearest training row.
+    coverage_at_scale : The fraction of reference rows that have a generated row nearby.
 
     Notes
     -----
@@ -117,8 +117,8 @@ def distance_to_data(X: Any, data: Any) -> np.ndarray:
 def lateral_distance(X: Any, data: Any, manifold: Any) -> np.ndarray:
     """Return the distance of each row from the data along the manifold, sqrt(d(x, data)^2 - d(x, M)^2).
 
-    It is the part of the novelty that is not an error: if M is flat, the distance from the projection of
-    the row to the nearest training row.
+    It is the part of the novelty that is not an error. If the manifold M is flat, it is the distance
+    from the projection of the row to the nearest training row.
 
     Parameters
     ----------
@@ -127,12 +127,12 @@ def lateral_distance(X: Any, data: Any, manifold: Any) -> np.ndarray:
     data : array-like of shape (m, d)
         Training rows, which lie on the manifold.
     manifold : object with a method ``distance``
-        One of `skdiffsmooth.manifolds`, or your own.
+        As for `distance_to_manifold`.
 
     Returns
     -------
     ndarray of shape (n,)
-        In units of X, accurate to the square root of rounding where a row is a copy.
+        In units of X. For copies of data the error is about the square root of the rounding error.
 
     Raises
     ------
@@ -140,12 +140,12 @@ def lateral_distance(X: Any, data: Any, manifold: Any) -> np.ndarray:
         If the manifold has no method ``distance``.
     ValueError
         As `distance_to_data` and `distance_to_manifold`; or if a row is nearer to the data than to the
-        manifold, by more than rounding: then the data do not lie on it.
+        manifold, by more than rounding errors: then the data are not on the manifold.
 
     Notes
     -----
-    Costs `distance_to_data` and `distance_to_manifold`. Where the manifold curves towards the row, as
-    on the inside of a circle, it is shorter than the distance along the manifold.
+    Costs one call of `distance_to_data` and one of `distance_to_manifold`. Where the manifold curves
+    towards the row, as inside a circle, the result is smaller than the distance along the manifold.
 
     Examples
     --------

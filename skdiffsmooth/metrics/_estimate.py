@@ -16,9 +16,9 @@ class Estimate:
     standard_error : float
         Standard deviation of the value over draws of the rows.
     effective_sample_size : float
-        (sum t)^2 / sum t^2 of the terms t >= 0 that are averaged: a mean of so many equal terms has
-        the same variance. Where it is some tens or less, few rows decide, other such rows may not
-        have been drawn at all, and the standard error is too small.
+        (sum t)^2 / sum t^2 of the terms t >= 0 that are averaged: the number of equal terms whose mean
+        has the same variance. If it is some tens or less, the value depends on few rows; other rows
+        with large terms may be missing in the sample, and the standard error is too small.
     """
 
     value: float

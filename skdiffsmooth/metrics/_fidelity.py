@@ -1,4 +1,4 @@
-"""Precision and recall, density and coverage, by balls around rows."""
+"""Precision, recall, density and coverage of generated rows, from balls around rows."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from .._utils.validation import check_integer
 from ._checks import check_pair
 from ._pairs import distance_tiles
 
-# A ball ends at a row, which is inside: up to the rounding of its distance.
+# Balls are larger by this factor, so that the row at their border is inside in spite of rounding.
 MARGIN = 1 + 1e-9
 
 
@@ -26,10 +26,10 @@ class Fidelity:
     recall : float
         Fraction of reference rows within a ball of the generated rows: diversity, in [0, 1].
     density : float
-        Mean number of reference balls that hold a generated row, over n_neighbors: fidelity, in which
-        an outlier among the reference counts little. About one for samples of the same distribution.
+        Mean number of reference balls that contain a generated row, divided by n_neighbors: fidelity, on
+        which an outlier of the reference has little effect. About one for samples of one distribution.
     coverage : float
-        Fraction of reference balls that hold a generated row: diversity, which outliers among the
+        Fraction of reference balls that contain a generated row: diversity, which outliers among the
         generated rows do not raise. In [0, 1].
     """
 
@@ -69,10 +69,10 @@ def fidelity_and_diversity(X: Any, reference: Any, *, n_neighbors: int = 5) -> F
 
     Notes
     -----
-    All depend on n and m: compare models at the same sizes. A single outlier has a huge ball, which
+    All four depend on n and m: compare models at the same sizes. A single outlier has a huge ball, which
     raises precision (if it is in the reference) or recall (if it is generated). Copies of the reference
     have perfect scores; `memorization` detects them. Two samples of one distribution and of equal size
-    have a coverage of 1 - 2^-K in expectation, at any d.
+    have a coverage of 1 - 2^-K in expectation, in any number of columns.
 
     Costs O((n + m)^2 d).
 

@@ -20,7 +20,7 @@ def fisher_divergence(X: Any, score_p: Any, score_q: Any) -> Estimate:
     Parameters
     ----------
     X : array-like of shape (n, d)
-        Draws of p, at least two. With draws of another distribution the mean is over that one.
+        Draws of p, at least two. With draws of another distribution the mean is over that distribution.
     score_p, score_q : callable or fitted estimator
         ``score(X)`` of shape (n, d), or an estimator with `grad_log_density`, in nats per unit of X.
         To compare estimators at another noise variance: ``lambda X: model.grad_log_density(X, t=t)``.
@@ -43,12 +43,12 @@ def fisher_divergence(X: Any, score_p: Any, score_q: Any) -> Estimate:
 
     See Also
     --------
-    skdiffsmooth.model_selection.hyvarinen_score : The same up to a constant, from rows of p alone.
+    skdiffsmooth.model_selection.hyvarinen_score : Up to a constant the same, without the score of p.
 
     Notes
     -----
-    Scores hardly depend on the weights of modes far apart: two mixtures that differ only in those have
-    a divergence near zero. Directions of small variance, where scores are large, count most.
+    Scores hardly depend on the weights of modes far apart: two mixtures that differ only in these have
+    a divergence near zero. Directions of small variance, in which scores are large, contribute most.
 
     Costs one evaluation of each field.
 
@@ -58,7 +58,7 @@ def fisher_divergence(X: Any, score_p: Any, score_q: Any) -> Estimate:
 
     Examples
     --------
-    Of N(0, I) and N(m, I) it is the squared length of m.
+    For N(0, I) and N(m, I) the divergence is the squared length of m.
 
     >>> import numpy as np
     >>> from skdiffsmooth.metrics import fisher_divergence
@@ -73,7 +73,7 @@ def fisher_divergence(X: Any, score_p: Any, score_q: Any) -> Estimate:
     terms = np.sum((first - second) ** 2, axis=1)
     mean = float(terms.mean())
     largest = terms.max()
-    # Where all differences are zero, all terms are equal.
+    # If all differences are zero, all terms are equal.
     size = (
         float(np.sum(terms / largest) ** 2 / np.sum((terms / largest) ** 2))
         if largest

@@ -1,4 +1,4 @@
-"""Memorization: whether rows are copies of training rows, and what they tell of them."""
+"""Memorization: whether rows are copies of training rows, and how much they reveal of these."""
 
 from __future__ import annotations
 
@@ -35,21 +35,20 @@ class Memorization:
 
 
 def memorization(X: Any, data: Any, *, threshold: float = 1 / 3) -> Memorization:
-    """Compare the distances to the nearest and to the second nearest training row.
+    """Return the ratios of the distances to the nearest and to the second nearest training row.
 
     A copy has ratio zero; a row between two training rows, or far from all, has a ratio near one. The
-    ratio has no unit and adapts to the spacing of the data, which a threshold on `distance_to_data`
-    does not.
+    ratio has no unit and adapts to the spacing of the data, unlike a threshold on `distance_to_data`.
 
     Parameters
     ----------
     X : array-like of shape (n, d)
         Generated rows.
     data : array-like of shape (m, d)
-        Training rows, at least two of them distinct. Equal training rows count as one: otherwise the
-        ratio of their copies would be one.
+        Training rows, at least two of them distinct. Equal training rows are used once: otherwise the
+        ratio of rows near them would be one.
     threshold : float, default=1/3
-        In (0, 1]; a third is what the literature uses.
+        Rows with a ratio below it count as copies; in (0, 1]. The literature uses a third.
 
     Raises
     ------
@@ -59,10 +58,10 @@ def memorization(X: Any, data: Any, *, threshold: float = 1 / 3) -> Memorization
 
     Notes
     -----
-    Compare the share with that of held-out rows, which is not zero: for rows of a k-dimensional
+    Compare `share` with that of held-out rows, which is not zero: for rows of a k-dimensional
     distribution the ratio is below t with a probability of about t^k; for t = 1/3 that is a third on a
-    line and 1e-5 in ten dimensions. A copy with noise of the size of the spacing, or a copied part of an
-    image, is not detected.
+    line and 1e-5 in ten dimensions. Copies with noise as large as the spacing of the training rows, and
+    copied parts of an image, are not detected.
 
     Costs O(n log m) in up to ten columns, by a tree, else O(n m d).
 
@@ -88,7 +87,7 @@ def memorization(X: Any, data: Any, *, threshold: float = 1 / 3) -> Memorization
             "a second nearest one. Use distance_to_data."
         )
     distances, indices = nearest(rows, distinct, 2)
-    # The squared distance of distinct rows may underflow to zero.
+    # Squared distances between distinct rows may underflow to zero.
     second = distances[:, 1]
     ratio = np.divide(distances[:, 0], second, out=np.ones(len(rows)), where=second > 0)
     return Memorization(ratio, first[indices[:, 0]], float(np.mean(ratio < threshold)), threshold)
@@ -101,22 +100,23 @@ class MemorizationReport:
     Parameters
     ----------
     copies : float
-        Share of the drawn rows that are equal to a training row.
+        Fraction of the drawn rows that are equal to a training row.
     near : float
-        Share of the drawn rows that are nearer to a training row than the share `level` of the held-out
-        rows nearest to one. It is about `level` where drawn rows are like fresh ones.
+        Fraction of the drawn rows whose distance to the nearest training row is below the `level`
+        quantile of these distances of held-out rows. It is about `level` if drawn and held-out rows have
+        the same distribution.
     near_error : float
-        Standard error of `near` where drawn rows are like fresh ones.
+        Standard error of `near` if drawn and held-out rows have the same distribution.
     level : float
-        The share of held-out rows.
+        The parameter `level`.
     ratio : float
-        Share of the drawn rows that `memorization` counts as copies.
+        Fraction of the drawn rows that `memorization` counts as copies.
     held_out_ratio : float
-        The same share of the held-out rows.
+        The same fraction for the held-out rows.
     attack : float
         Membership inference: the probability that a training row is nearer to a drawn row than
-        a held-out row is (area under the ROC curve). It is 1/2 where the drawn rows do not tell which
-        rows were trained on.
+        a held-out row is (area under the ROC curve). It is 1/2 if the drawn rows do not reveal which
+        rows are training rows.
     attack_error : float
         Standard error of `attack`.
     """
@@ -134,10 +134,10 @@ class MemorizationReport:
 def memorization_report(
     X: Any, data: Any, reference: Any, *, level: float = 0.05
 ) -> MemorizationReport:
-    """Compare drawn rows and held-out rows by their distances to the training rows.
+    """Return how close drawn rows are to the training rows, compared with held-out rows.
 
-    It measures what somebody learns of the training rows who has the drawn rows and not the model. A
-    fitted model holds all training rows, whatever this report says.
+    The report measures what the drawn rows alone reveal of the training rows. A fitted model may contain
+    all training rows, whatever the report says.
 
     Parameters
     ----------
@@ -149,7 +149,8 @@ def memorization_report(
         Held-out rows of the distribution of `data`, at least two: rows on which neither the model nor
         its scales were fitted.
     level : float, default=0.05
-        In (0, 1): a drawn row is near if it is nearer to `data` than all but this share of `reference`.
+        In (0, 1): a drawn row is near if it is closer to `data` than all but this fraction of
+        `reference`.
 
     Raises
     ------
@@ -159,9 +160,10 @@ def memorization_report(
 
     Notes
     -----
-    Distances are Euclidean in the units of the columns: scale the columns of all three first. Draw about
-    as many rows as there are training rows, for `attack` grows with the number of draws. Small values
-    are no proof of privacy: rare rows may be copied where most are not, and stronger attacks exist.
+    Distances are Euclidean in the units of the columns: scale the columns of all three arrays first.
+    Draw about as many rows as there are training rows, since `attack` grows with the number of draws.
+    Small values do not prove privacy: rare rows may be copied while most are not, and stronger attacks
+    exist.
 
     The error of `near` is sqrt(level (1 - level) (1 / n + 1 / k)), that of `attack` is DeLong's.
 
@@ -210,10 +212,10 @@ def memorization_report(
 
 
 def _area_under_curve(small: np.ndarray, large: np.ndarray) -> tuple[float, float]:
-    """Return P(a < b) + P(a = b) / 2, a of `small` (m,) and b of `large` (k,), and DeLong's error."""
+    """Return P(a < b) + P(a = b) / 2 for a of `small` (m,), b of `large` (k,), and DeLong's error."""
     m, k = len(small), len(large)
     ranks = rankdata(np.concatenate([small, large]))
-    # For each value, the share of the other set on its right side.
+    # For each b the fraction of smaller a, and for each a the fraction of larger b; ties count half.
     below = (ranks[m:] - rankdata(large)) / m
     above = 1 - (ranks[:m] - rankdata(small)) / k
     return float(below.mean()), float(np.sqrt(above.var(ddof=1) / m + below.var(ddof=1) / k))

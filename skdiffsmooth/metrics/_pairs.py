@@ -1,4 +1,4 @@
-"""Distances between rows, of all pairs in tiles, or of the nearest neighbours."""
+"""Distances between rows: of all pairs, in tiles, or to the nearest neighbours."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from ..manifolds._neighbors import NearestPoints
 
 MEMORY_LIMIT = 64.0  # MiB of temporaries.
 
-# With more columns products of matrices are faster than differences, 20 times with 2000 (at 10 both
-# take the same time). They lose digits of close pairs, whose distances are then computed from
-# differences; the relative error of the others is at most 1e-16 / CLOSE.
+# With more columns than this, products of matrices are faster than differences, 20 times with 2000
+# columns (with 10 both take the same time). Products lose digits of close pairs, whose distances are
+# then computed from differences; the relative error of other distances is at most 1e-16 / CLOSE.
 PRODUCT_DIMENSION = 32
 CLOSE = 1e-6
 
@@ -37,7 +37,7 @@ def distance_tiles(X: np.ndarray, Y: np.ndarray) -> Iterator[tuple[slice, np.nda
         sizes = np.einsum("ij,ij->i", x, x)[:, None] + y_squares
         squares = sizes - 2 * x @ Y.T
         first, second = np.nonzero(squares <= CLOSE * sizes)
-        # In slices, for all pairs are close where rows are equal.
+        # In slices, since all pairs are close if all rows are equal.
         for some in slices_within(len(first), 24 * X.shape[1], MEMORY_LIMIT):
             differences = x[first[some]] - Y[second[some]]
             squares[first[some], second[some]] = np.einsum("ij,ij->i", differences, differences)

@@ -1,4 +1,4 @@
-"""Choosing settings: a search by leave-one-out likelihood or by folds, and scorers without an ODE."""
+"""Choice of settings: a search by leave-one-out or cross-validated likelihood, scorers without ODE."""
 
 from ._implied import ImpliedSmoothing, implied_smoothing
 from ._scorers import denoising_score, hyvarinen_score, make_denoising_scorer, make_hyvarinen_scorer

@@ -1,4 +1,4 @@
-"""Which smoothed or local score any given score is closest to, at each noise scale."""
+"""`implied_smoothing`: the smoothed or local score that is closest to a given score, by noise scale."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from .._utils.validation import (
     fixed_seed,
 )
 
-# Parts of the rows, each of which is left out once for the errors.
+# Number of parts of the rows in the jackknife: each part is left out once for standard errors.
 _N_PARTS = 20
 _HINT = "Pass 'sigma', 'size', or a mapping from a label to an estimator or a function of x and v."
 
@@ -39,20 +39,20 @@ class ImpliedSmoothing:
     noise_scales : ndarray of shape (n_scales,)
         Standard deviations of the noise, in units of X.
     distances : ndarray of shape (n_scales, n_members)
-        Fisher divergence times the variance of the noise, a column: 1 is the distance of a score of
-        zero from one that removes all of the noise.
+        Fisher divergence times the variance of the noise, per column: 1 is the distance between a score
+        of zero and a score that removes all of the noise.
     standard_errors : ndarray of shape (n_scales, n_members)
-        Their standard errors over noised rows.
+        Standard errors of `distances` over rows with noise.
     closest : ndarray of shape (n_scales,)
-        The label of the least distance. Labels that are numbers, except sizes, are interpolated, by
+        The label of the smallest distance. Labels that are numbers, except sizes, are interpolated: by
         the minimum of the parabola through the least distance and its neighbours.
     closest_errors : ndarray of shape (n_scales,)
         Standard errors of `closest` by a jackknife over noised rows; NaN where labels are not
         interpolated.
     overall : object
-        As `closest`, by the mean of `distances` over the noise scales.
+        The closest label by the mean of `distances` over the noise scales.
     overall_error : float
-        Its standard error.
+        Standard error of `overall`; NaN where labels are not interpolated.
     """
 
     labels: np.ndarray
@@ -77,38 +77,39 @@ def implied_smoothing(
 ) -> ImpliedSmoothing:
     """Return which member of a family of scores a given score is closest to, at each noise scale.
 
-    For a network that was trained on X: how much does it smooth, and how many pixels does each pixel
-    depend on? The distance is the mean over noised rows of X of the squared difference of the scores.
+    For a network trained on X the result says how much the network smooths, and on how many pixels each
+    pixel depends. The distance of two scores is their mean squared difference over rows with noise.
 
     Parameters
     ----------
     score : callable or fitted estimator
-        ``score(x, v)`` returns the score (n, n_features) of noised rows x (n, n_features) with noise of
-        variance v, in nats per unit of X. A network that returns denoised rows D has the score
-        (D - x) / v. An estimator has `grad_log_density` or `denoise`.
+        ``score(x, v)`` returns the score (n, n_features) at rows x (n, n_features) with noise of
+        variance v, in nats per unit of X. A network that returns denoised rows D has the score (D - x)
+        / v. An estimator needs a method `grad_log_density` or `denoise`.
     X : array-like of shape (n_rows, n_features)
         The training rows.
     family : {"sigma", "size"} or mapping, default="sigma"
-        What to compare with. "sigma": the rows' score, smoothed by a Gaussian kernel; sigma is 0 or from
-        1/50 to 1.5 of the root mean square of the columns' standard deviations, in steps of a fifth.
-        "size": the local score of patches (where `image_shape` is given) or of windows, of the sizes
-        that `LocalScoreDiffusion` compares, the last of which has all columns. A mapping from labels to
-        estimators, copies of which are fitted to X, or to scores compares any others, such as kernels or
-        the Wiener filter; labels that are numbers increase.
+        Scores to compare with. "sigma": the score of the rows, smoothed by a Gaussian kernel; sigma is
+        0 or from 1/50 to 1.5 of the root mean square of the columns' standard deviations, in steps of a
+        fifth. "size": the local score of patches (where `image_shape` is given) or of windows, of the
+        sizes that `LocalScoreDiffusion` compares, the last of which has all columns. A mapping from
+        labels to scores or to estimators, copies of which are fitted to X, compares any others, such as
+        the Wiener filter; labels that are numbers must increase.
     noise_scales : array-like of shape (n_scales,), default=None
         Standard deviations of the noise, increasing, in units of X. None: eight scales from 0.1 to 2
-        times the same root mean square. Estimators need a noise range that contains them.
+        times the same root mean square. The noise range of estimators must contain them.
     image_shape : tuple of int, default=None
         See `LocalScoreDiffusion`; with ``family="size"`` only.
     n_samples : int, default=500
-        Number of noised rows at each noise scale, at least 20. Errors fall with its square root.
+        Number of rows with noise at each noise scale, at least 20. Standard errors are proportional to
+        1 / sqrt(n_samples).
     random_state : int, RandomState or None, default=None
         Seed of the noise, and of the estimators of "sigma" and "size"; None is a fixed seed.
 
     Raises
     ------
     TypeError
-        If the score, or a member, is neither a function nor an estimator with a score.
+        If `score`, or a member of the family, is neither a function nor an estimator with a score.
     ValueError
         If a parameter is out of range, X is not a table of finite numbers, or a score is not finite or
         has another shape than its rows.
@@ -119,8 +120,9 @@ def implied_smoothing(
 
     Notes
     -----
-    A score can be close to none of them: compare the least of `distances` with that from sigma = 0, and
-    with its `standard_errors`. With ``family="sigma"`` each score is averaged over 256 nodes.
+    A score may be close to no member of the family: compare the smallest of `distances` with the
+    distance from sigma = 0, and with its `standard_errors`. With ``family="sigma"`` each score is
+    averaged over 256 nodes.
 
     Costs one evaluation of the score, and of each member, at ``n_samples`` rows for each noise scale.
 
@@ -131,7 +133,8 @@ def implied_smoothing(
 
     Examples
     --------
-    The family are scores of Gaussians, labelled by their variances; the score has variance 1.1.
+    The members are scores of Gaussians, labelled by their variances; the given score is that of
+    variance 1.1.
 
     >>> import numpy as np
     >>> from skdiffsmooth.model_selection import implied_smoothing
@@ -148,7 +151,7 @@ def implied_smoothing(
     std = math.sqrt(rows.var(axis=0).mean())
     if not std > 0 and (noise_scales is None or isinstance(family, str)):
         raise ValueError(
-            f"X has 1 distinct row among {len(rows)}, whose scores are alike for every sigma and size; "
+            f"X has 1 distinct row among {len(rows)}, whose score is the same for every sigma and size; "
             "expected several. Pass the rows of which the score was learned, or a mapping as family "
             "and noise_scales."
         )
@@ -166,10 +169,10 @@ def implied_smoothing(
         for j, field in enumerate(fields):
             terms[level, j] = v * np.mean((field(x, v) - target) ** 2, axis=1)
 
-    # Sizes of patches are numbers, but there is none between them.
+    # Sizes of patches are numbers, but sizes between them do not exist, so they are not interpolated.
     is_line = _is_numeric(members) and family != "size"
     labels = np.array(list(members), dtype=float if is_line else object)
-    # A parabola for each noise scale and each of the samples without one part, and for their mean.
+    # Closest labels at each noise scale, for all rows and for the rows without each part; then overall.
     part = np.arange(n_samples) * _N_PARTS // n_samples
     without = np.stack([terms[..., part != k].mean(axis=2) for k in range(_N_PARTS)])
     distances = terms.mean(axis=2)
@@ -204,7 +207,7 @@ def _checked_scales(noise_scales: Any, std: float) -> np.ndarray:
 def _members(
     family: Any, d: int, std: float, scales: np.ndarray, image_shape: Any, seed: int
 ) -> dict[Any, Any]:
-    """Return the members of a family by their labels."""
+    """Return the members of a family as a mapping from their labels."""
     if image_shape is not None and family != "size":
         raise ValueError(
             f"image_shape={image_shape!r} has an effect with family='size' only. Pass that family, or "
@@ -238,7 +241,7 @@ def _is_numeric(labels: Any) -> bool:
 
 
 def _field(name: str, score: Any, rows: np.ndarray | None) -> Callable[..., np.ndarray]:
-    """Return a function of rows x (n, d) and v; an estimator of a family is fitted to rows (N, d)."""
+    """Return a score as a function of rows x (n, d) and v; an estimator is fitted to `rows` (N, d)."""
     if isinstance(score, type):
         raise TypeError(
             f"{name} is the class {score.__name__}; expected an instance. Pass {score.__name__}()."
@@ -277,7 +280,10 @@ def _field(name: str, score: Any, rows: np.ndarray | None) -> Callable[..., np.n
 def _closest(
     labels: np.ndarray, distances: np.ndarray, without: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return the closest labels (L,) of distances (L, J), and errors from those without parts."""
+    """Return the closest labels (L,) by distances (L, J), and their jackknife standard errors (L,).
+
+    `without` (n_parts, L, J) has the distances computed without each part of the rows.
+    """
     if labels.dtype == object:
         return labels[distances.argmin(axis=1)], np.full(len(distances), np.nan)
     values = np.array([_least(labels, row) for row in distances])
@@ -286,7 +292,7 @@ def _closest(
 
 
 def _least(labels: np.ndarray, distances: np.ndarray) -> float:
-    """Return where the parabola through the least of the distances (J,) and its neighbours is least."""
+    """Return the label where the parabola through the least distance and its neighbours is lowest."""
     j = int(distances.argmin())
     near = labels[max(j - 1, 0) : j + 2]
     if len(near) < 3 or not np.all(np.isfinite(near)) or distances[j] == 0:

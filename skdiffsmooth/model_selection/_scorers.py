@@ -1,8 +1,8 @@
 """Scorers that compare score fields instead of likelihoods, without solving an ODE.
 
-In a model of bandwidth h the data have the score s(., h^2), and the data plus noise of variance t
-the score s(., h^2 + t); for a Gaussian KDE that is exact. Models of all bandwidths can therefore
-be compared on one distribution, that of x_t = x_0 + sqrt(t) z:
+A model of bandwidth h estimates the score of the data by s(., h^2), and that of the data plus noise of
+variance t by s(., h^2 + t); for a Gaussian KDE the second follows from the first exactly. Models of all
+bandwidths can therefore be compared on one distribution, that of x_t = x_0 + sqrt(t) z:
 
     H(t) = -E[ div s(x_t, h^2 + t) + |s(x_t, h^2 + t)|^2 / 2 ]              (Hyvarinen 2005, thm. 1)
          = -E[ |s(x_t, h^2 + t) + z / sqrt(t)|^2 - |z|^2 / t ] / 2          (Vincent 2011, eq. 11)
@@ -28,9 +28,9 @@ from .._utils.rows import weighted_rows
 from .._utils.table import check_table
 from .._utils.validation import check_integer, check_real, check_seed
 
-# Default range of noise variances, relative to the largest variance of a column. The part below
-# changes differences between models by about 0.01 nats, the part above by less: there all models
-# are close to the same Gaussian.
+# Default range of noise variances, relative to the largest variance of a column. Smaller variances
+# would change differences between models by about 0.01 nats, larger ones by less, since all models are
+# then close to the same Gaussian.
 _MIN_FACTOR, _MAX_FACTOR = 1e-3, 10.0
 
 
@@ -40,14 +40,14 @@ class _Scorer:
     _request: Any = None
 
     def set_score_request(self, *, sample_weight: bool | str | None) -> Any:
-        """Set whether a search passes its `sample_weight`, or those of another name, to the scorer."""
+        """Set whether a search passes `sample_weight` to the scorer, or under which other name."""
         request = MetadataRequest(owner=repr(self))
         request.score.add_request(param="sample_weight", alias=sample_weight)
         self._request = request
         return self
 
     def get_metadata_routing(self) -> Any:
-        """Return what is passed to the scorer; by default, that nothing was requested or refused."""
+        """Return the metadata request of the scorer; by default `sample_weight` is not set."""
         if self._request is None:
             request = MetadataRequest(owner=repr(self))
             request.score.add_request(param="sample_weight", alias=None)
@@ -91,7 +91,7 @@ class DenoisingScorer(_Scorer):
         """Return minus the denoising loss of a fitted estimator on held-out rows, in nats."""
         rows, weight = _rows(estimator, X, sample_weight)
         variances = np.average((rows - weight @ rows) ** 2, axis=0, weights=weight)
-        # Rows without variance have no scale; that of the model is used instead.
+        # Rows without variance give no scale; the bandwidth of the model is used instead.
         widest = float(variances.max()) or float(np.max(estimator.bandwidth_)) ** 2
         low = _MIN_FACTOR * widest if self.t_min is None else self.t_min
         high = _MAX_FACTOR * widest if self.t_max is None else self.t_max
@@ -106,25 +106,27 @@ class DenoisingScorer(_Scorer):
             score = np.sqrt(t) * score.reshape(noise.shape)
             # t |s + z / sqrt(t)|^2 - |z|^2, expanded so that |z|^2 cancels exactly.
             losses.append(weight @ np.sum(score * (score + 2 * noise), axis=2).mean(axis=0))
-        # The integral of H(t) dt as that of t H(t) over log t; below the range H(t) is taken
-        # constant.
+        # The integral of H(t) dt, computed as that of t H(t) over log t; H(t) is constant below the
+        # range.
         return -0.5 * float(trapezoid(losses, np.log(levels)) + losses[0])
 
 
 def make_hyvarinen_scorer(
     noise_variance: float = 0.0, *, n_pairs: int = 1, random_state: int = 0
 ) -> HyvarinenScorer:
-    """Make a scorer that returns minus the score-matching loss of noised rows.
+    """Make a scorer that returns minus the score-matching loss on rows with noise.
 
-    One field evaluation for each row, or one for each row and noise draw.
+    It costs one evaluation of the score field for each row and noise draw (without noise, for each
+    row).
 
     Parameters
     ----------
     noise_variance : float, default=0.0
-        Variance t of noise that is added to the rows, and to that of the model, in squared units of X. 0
-        compares the scores of the data without noise, in which the finest scales count most.
+        Variance t of the noise that is added to the rows, and to the model's own noise variance, in
+        squared units of X. 0 compares scores without noise, in which the finest scales have the largest
+        effect.
     n_pairs : int, default=1
-        Noise draws for each row, in mirrored pairs z and -z; not used without noise.
+        Number of pairs of noise draws z and -z for each row; not used without noise.
     random_state : int, default=0
         Seed of the noise. It is the same for all candidates, so that they are compared on the same rows.
 
@@ -170,13 +172,13 @@ def make_denoising_scorer(
     Parameters
     ----------
     t_min, t_max : float, default=None
-        Range of noise variances, in squared units of X. None is 0.001 and 10 times the largest
-        variance of a column of the held-out rows, the same for all candidates.
+        Range of noise variances, in squared units of X. None: 0.001 and 10 times the largest variance
+        of a column of the held-out rows, the same for all candidates.
     n_levels : int, default=12
         Number of noise levels, at least 2; their variances have equal ratios.
     n_pairs : int, default=1
-        Noise draws for each row and level, in mirrored pairs z and -z. The cost is
-        ``2 * n_pairs * n_levels`` field evaluations for each row, without divergences.
+        Number of pairs of noise draws z and -z for each row and level. The cost is ``2 * n_pairs *
+        n_levels`` field evaluations for each row, without divergences.
     random_state : int, default=0
         Seed of the noise. It is the same for all candidates, so that they are compared on the same rows.
 
@@ -216,9 +218,10 @@ def make_denoising_scorer(
 def hyvarinen_score(estimator: Any, X: Any, y: Any = None, sample_weight: Any = None) -> float:
     """Return minus the score-matching loss on held-out rows; higher is better.
 
-    The value is ``-E[ div s + |s|^2 / 2 ]`` at the rows, with the model's score s at its bandwidth: up
-    to a constant of the data, minus half the squared distance between the scores of model and data. It
-    costs one field evaluation with divergence, where a likelihood takes ``2 * n_steps_``.
+    The value is ``-E[ div s + |s|^2 / 2 ]`` over the rows, with the model's score s at its bandwidth.
+    Up to a constant that depends on the data only, it is minus half the mean squared distance between
+    the scores of model and data. It costs one field evaluation with divergence; a likelihood takes up
+    to ``2 * n_steps_``.
 
     Parameters
     ----------
@@ -245,15 +248,15 @@ def hyvarinen_score(estimator: Any, X: Any, y: Any = None, sample_weight: Any = 
 
     See Also
     --------
-    make_hyvarinen_scorer : The same on noised rows.
-    denoising_score : All scales count as in the likelihood.
+    make_hyvarinen_scorer : The same on rows with noise.
+    denoising_score : Weights noise scales as the likelihood does.
 
     Notes
     -----
-    A `background` is not part of the score field and does not affect the value. Densities may
-    differ where scores agree: the relative weights of distant modes do not affect the value at
-    all, and thin directions, in which scores are large, count most. docs/evidence/criteria.md compares
-    the models that it chooses with those that likelihoods choose.
+    A `background` is not part of the score field and does not affect the value. Densities may differ
+    where scores agree: the relative weights of distant modes do not affect the value at all, and thin
+    directions, in which scores are large, have the largest effect. docs/evidence/criteria.md compares
+    the models that this score chooses with those that likelihoods choose.
 
     References
     ----------
@@ -276,11 +279,11 @@ def hyvarinen_score(estimator: Any, X: Any, y: Any = None, sample_weight: Any = 
 def denoising_score(estimator: Any, X: Any, y: Any = None, sample_weight: Any = None) -> float:
     """Return minus the denoising loss on held-out rows, over all noise levels; higher is better.
 
-    Rows are noised at twelve levels, and the model's score is compared with the direction back to
-    the clean row. With the weights used here, differences between two KDEs are differences of
-    their log-likelihoods, up to Monte Carlo noise. For a smoothed score the value is a lower bound
-    of the log-likelihood of its reverse *SDE*, which for large sigma is below that of the flow,
-    the one that `score_samples` reports.
+    Noise of twelve levels is added to the rows, and the model's score is compared with the direction
+    back to the clean row. With the level weights used here, differences between two KDEs are
+    differences of their log-likelihoods, up to Monte Carlo noise. For a smoothed score the value is a
+    lower bound of the log-likelihood of its reverse *SDE*, which for large sigma is below the
+    likelihood of the flow, which `score_samples` reports.
 
     Parameters
     ----------
@@ -307,13 +310,13 @@ def denoising_score(estimator: Any, X: Any, y: Any = None, sample_weight: Any = 
 
     See Also
     --------
-    make_denoising_scorer : The same with other levels and more draws.
-    hyvarinen_score : Faster; only the finest scales count.
+    make_denoising_scorer : The same with your own levels and number of draws.
+    hyvarinen_score : Faster, but depends on the finest scales only.
 
     Notes
     -----
-    Costs 24 field evaluations for each row, without divergences. A likelihood takes ``2 * n_steps_``
-    evaluations with divergences, each about ``(r + 2) / 2`` times slower in r dimensions.
+    Costs 24 field evaluations for each row, without divergences. A likelihood takes up to ``2 *
+    n_steps_`` evaluations with divergences, each about ``(r + 2) / 2`` times slower in r dimensions.
 
     References
     ----------
@@ -345,8 +348,8 @@ def denoising_score(estimator: Any, X: Any, y: Any = None, sample_weight: Any = 
 def _rows(estimator: Any, X: Any, sample_weight: Any) -> tuple[np.ndarray, np.ndarray]:
     """Return distinct rows (n, d) and their weights, after checking that there is a score field.
 
-    Rows are in the order in which they first occur, and weights sum to one: noise is drawn once for
-    all copies of a row, so a row of weight k counts as k copies.
+    Rows are in the order of their first occurrence, and weights sum to one. Copies of a row get the
+    same noise, so that a row of weight k has the same effect as k copies.
     """
     if not hasattr(estimator, "grad_log_density"):
         raise TypeError(

@@ -25,27 +25,28 @@ from .._utils.warnings import part_of_a_fit, warn_user
 from ..solvers import ODESolver
 from ._stages import N_FINALISTS, Search
 
-# The coarse grid, in units of the KDE's leave-one-out bandwidth.
+# Default factors of the coarse grid, in units of the KDE's leave-one-out bandwidth.
 _BANDWIDTH_FACTORS, _SIGMA_FACTORS = (0.55, 0.7, 0.85, 1.0), (0.0, 0.75, 1.5, 3.0)
-# Folds of groups, where the number is not given.
+# Number of folds where `groups` are passed without `cv`.
 _N_FOLDS = 5
 
 
 class SmoothedScoreDiffusionCV(DensityEstimatorMixin, BaseEstimator):
     """A diffusion with the metric, scales and background of highest held-out likelihood.
 
-    Scored by leave-one-out likelihood without refits, or by folds. The search goes from coarse to fine:
-    metrics by the kernel density estimate, and up to three that are close by the model, a grid of
-    scales, steps of decreasing size around the best; all of them with few nodes, levels and steps of the
-    solver. The best one, and the second if it is close, are scored once more, with the numbers of
-    nodes, levels and steps of the estimator. The best settings are then fitted to all rows.
+    Candidates are scored by leave-one-out likelihood without refits, or by cross-validation. The search
+    compares metrics by the likelihood of the kernel density estimate, then up to three metrics of
+    similar likelihood by the model's own, then a grid of scales, then steps of decreasing size around
+    the best scales; all with few nodes, levels and steps of the solver. The best candidate, and the
+    second if it is close, are scored again with the estimator's own nodes, levels and steps. The best
+    settings are then fitted to all rows.
 
     Parameters
     ----------
     estimator : SmoothedScoreDiffusion or ManifoldAdaptedDiffusion, default=None
-        What to tune; None is ``SmoothedScoreDiffusion()``. Its `bandwidth`, `sigma`, `metric` and
-        `background` are searched where they are "auto", and kept otherwise: what is "auto" is chosen
-        given what is not. If `bandwidth` and `sigma` are both numbers nothing is searched but `metrics`.
+        The estimator to tune; None is ``SmoothedScoreDiffusion()``. Of its `bandwidth`, `sigma`,
+        `metric` and `background`, those that are "auto" are searched, and the others are kept. If
+        `bandwidth` and `sigma` are both numbers only `metrics` are searched.
     bandwidth_factors : array-like of shape (n_bandwidths,) or None, default=None
         Bandwidths of the coarse grid, in units of the bandwidth h of highest leave-one-out likelihood
         of the Gaussian KDE in the same metric; 0.85 is the estimator's ``bandwidth="0.85h"``. None is
@@ -54,46 +55,47 @@ class SmoothedScoreDiffusionCV(DensityEstimatorMixin, BaseEstimator):
         Smoothing scales of the coarse grid, in the same unit. None is (0.0, 0.75, 1.5, 3.0); ``(0.0,)``
         searches kernel density estimates.
     metrics : sequence or None, default=None
-        Metrics to compare, as the parameter `metric` of the estimator takes them. None are those that
-        "auto" chooses from.
+        Metrics to compare: values of the estimator's parameter `metric`. None: those that "auto"
+        compares.
     cv : int, splitter, iterable or None, default=None
         None leaves out each distinct row, exactly. An integer is a number of shuffled folds of distinct
-        rows: copies of a row are left out together, or the likelihood of ever smaller bandwidths would
-        grow without bound. A splitter, or its splits of the rows of X, is taken as it is; it may leave
-        rows untested, as a TimeSeriesSplit does.
+        rows: copies of a row are left out together, since otherwise the likelihood would grow without
+        bound as the bandwidth decreases. A splitter, or its splits of the rows of X, is used unchanged;
+        some rows may be in no test set, as with a TimeSeriesSplit.
     n_refinements : int, default=2
-        How often the steps around the best are halved, from a factor of sqrt(2) on.
+        Number of rounds of steps around the best scales. The first step is a factor of sqrt(2); each
+        round halves its logarithm.
     n_jobs : int or None, default=None
-        Candidates at a time, as joblib workers.
+        Number of joblib workers; each scores one candidate at a time.
     verbose : int, default=0
-        1 reports progress, the time that is left and a line for each stage; 2 also one for each
-        candidate. Scores of stages that were computed on other rows, or with all nodes, are marked.
+        1 reports progress, the time that is left and a line for each stage; 2 also a line for each
+        candidate. Stages whose scores are of other rows, or with all nodes, are marked.
 
     Attributes
     ----------
     best_estimator_ : estimator
-        Fitted to all rows with the best settings, which are numbers in it. Its ``settings_`` hold them
+        The estimator with the best settings as numbers, fitted to all rows. Its ``settings_`` have them
         in units of h, for other data.
     best_params_ : dict
-        Its `metric`, `bandwidth`, `sigma` and `background`.
+        `metric`, `bandwidth`, `sigma` and `background` of ``best_estimator_``.
     best_score_ : float
         Mean held-out log-density of the best settings, in nats a row.
     best_index_ : int
-        Their index in `cv_results_`.
+        Index of the best settings in `cv_results_`.
     bandwidth_, sigma_, background_ : float
         As in `best_params_`.
     metric_ : str, float or ndarray
         As in `best_params_`.
     cv_results_ : dict of lists and arrays
-        One entry for each candidate in the order of the search: "stage", "is_exact" (whether scored
-        under the estimator's own nodes, levels and steps), "is_comparable" (whether scored on the same
-        rows, with the same few nodes, as the grid of scales), "metric", "bandwidth_factor",
+        One entry for each candidate in the order of the search: "stage", "is_exact" (whether it was
+        scored with the estimator's own nodes, levels and steps), "is_comparable" (whether it was scored
+        on the same rows, with the same few nodes, as the grid of scales), "metric", "bandwidth_factor",
         "sigma_factor" (NaN where the estimator gives the scale as a number), "background", "score" and
-        "time" in seconds. It has the keys of scikit-learn's searches, too: "params" (for `set_params`;
-        scales in units of h), "param_*", "split*_test_score" (one split where rows are left out one by
-        one), "mean_test_score" (the same as "score"), "std_test_score", "rank_test_score" (candidates
-        with "is_exact" first), and mean times of a fold (fit times are zero, since nothing is trained).
-        ``pandas.DataFrame(cv_results_)`` makes a table of it.
+        "time" in seconds. The keys of scikit-learn's searches are there, too: "params" (for
+        `set_params`; scales in units of h), "param_*", "split*_test_score" (one split where rows are
+        left out one by one), "mean_test_score" (the same as "score"), "std_test_score",
+        "rank_test_score" (candidates with "is_exact" first), and mean times of a fold (fit times are
+        zero, since nothing is trained). ``pandas.DataFrame(cv_results_)`` makes a table of it.
     n_features_in_, feature_names_in_ : int, ndarray of shape (n_features,)
         Number of columns; their names, where X had them.
 
@@ -104,15 +106,15 @@ class SmoothedScoreDiffusionCV(DensityEstimatorMixin, BaseEstimator):
 
     Notes
     -----
-    There are about thirty candidates. For each, 256 rows, taken evenly, are scored by all others with 32
-    nodes and 5 or 6 steps; one or two candidates are scored at all rows with all nodes and
-    steps. With `cv` this is done for each fold, at all of its rows.
+    There are about thirty candidates. For each, at most 256 rows are scored under the model of all
+    other rows, with 32 nodes and 5 or 6 steps; one or two candidates are scored on all rows with all
+    nodes and steps. With `cv` this is done for each fold, on all of its rows.
 
-    The metric and learned tangents are computed from all rows, also from the row that is left out.
-    Up to twenty rows a column metrics are therefore compared on five folds first, and only scales
-    by leaving out each row.
+    The metric and learned tangents are computed from all rows, including the row that is left out. With
+    up to twenty rows per column metrics are therefore compared on five folds, and only scales by
+    leaving out single rows.
 
-    `best_estimator_` has the other methods, such as `grad_log_density` and errors of log-densities.
+    Other methods, such as `grad_log_density`, are those of `best_estimator_`.
 
     Examples
     --------
@@ -128,7 +130,7 @@ class SmoothedScoreDiffusionCV(DensityEstimatorMixin, BaseEstimator):
     True
     """
 
-    # Whether a fit to a part of a table shares the widths and relations of the table's columns.
+    # Whether a fit to some rows of a table uses the column widths and relations of the whole table.
     _has_precision_of_table = True
 
     def __init__(
@@ -166,17 +168,17 @@ class SmoothedScoreDiffusionCV(DensityEstimatorMixin, BaseEstimator):
         sample_weight : array-like of shape (n_samples,), default=None
             Non-negative weights; a row of weight k counts as k equal rows, in fits and scores.
         groups : array-like of shape (n_samples,), default=None
-            Labels of the rows that are held out together. A splitter gets them; with an integer
-            `cv`, or None for five, folds are made of groups.
+            Group label of each row; rows of a group are held out together. The labels are passed to a
+            splitter; an integer `cv` makes that many folds of groups, None five.
 
         Raises
         ------
         TypeError
             If `estimator` is not a diffusion estimator, or a parameter has the wrong type.
         ValueError
-            If a parameter is out of range, there are fewer than two distinct rows (than folds), the
-            estimator gives what is to be compared, or it has no log-density (stochastic solvers,
-            manifolds without derivative).
+            If a parameter is out of range, there are fewer than two distinct rows or fewer than folds,
+            factors or metrics are passed for a parameter that is not "auto" in the estimator, or the
+            estimator has no log-density (stochastic solvers, manifolds without derivative).
         """
         rows = TrainingRows.of(X, sample_weight, self, getattr(self.estimator, "periods", None))
         points = rows.points
@@ -228,7 +230,7 @@ class SmoothedScoreDiffusionCV(DensityEstimatorMixin, BaseEstimator):
     def _comparisons(
         self, parsed: ParsedParameters, rows: TrainingRows, groups: Any
     ) -> tuple[Comparison, Comparison]:
-        """Return what compares the metrics first, and what compares all else."""
+        """Return two comparisons: that of the first stage, for metrics, and that of all other stages."""
         points, n_rows = rows.points, len(rows.group)
         data = TrainingData(
             points,
@@ -261,7 +263,7 @@ class SmoothedScoreDiffusionCV(DensityEstimatorMixin, BaseEstimator):
     def score_samples(self, X: Any, *, given: Any = None, columns: Any = None) -> np.ndarray:
         """Return the log-density (n_samples,) of rows under the best settings, in nats.
 
-        `X`, `given`, `columns`, and what is raised, are those of `SmoothedScoreDiffusion.score_samples`.
+        `X`, `given`, `columns` and the errors are those of `SmoothedScoreDiffusion.score_samples`.
         """
         if given is not None or columns is not None:
             return self._best().score_samples(X, given=given, columns=columns)
@@ -273,7 +275,7 @@ class SmoothedScoreDiffusionCV(DensityEstimatorMixin, BaseEstimator):
     ) -> np.ndarray:
         """Return draws (n_samples, n_features) under the best settings, in units of X.
 
-        The parameters, and what is raised, are those of `SmoothedScoreDiffusion.sample`.
+        The parameters and the errors are those of `SmoothedScoreDiffusion.sample`.
         """
         return self._best().sample(n_samples, random_state, given=given)
 
@@ -281,7 +283,7 @@ class SmoothedScoreDiffusionCV(DensityEstimatorMixin, BaseEstimator):
     def leave_one_out_log_density(self, own_weights: Any = None) -> np.ndarray:
         """Return the leave-one-out log-densities (n_points,) of ``best_estimator_``, in nats.
 
-        `own_weights`, and what is raised, are as in the method of `SmoothedScoreDiffusion`.
+        `own_weights` and the errors are as in the method of `SmoothedScoreDiffusion`.
         """
         return self._best().leave_one_out_log_density(own_weights)
 
@@ -308,7 +310,7 @@ class SmoothedScoreDiffusionCV(DensityEstimatorMixin, BaseEstimator):
 
     def _parsed(self, estimator: BaseScoreDiffusion, n_features: int) -> ParsedParameters:
         """Return the parameters that the search does not choose, after checking them."""
-        # A clone, since a RandomState is drawn from: the final fit must draw the same seed.
+        # A clone: `_parsed` draws a seed from its RandomState, and the final fit must draw the same one.
         parsed = clone(estimator)._parsed(n_features)
         if parsed.base is not None:
             raise ValueError(
@@ -324,7 +326,7 @@ class SmoothedScoreDiffusionCV(DensityEstimatorMixin, BaseEstimator):
         return parsed
 
     def _checked_factors(self, name: str, default: Sequence[float], given: Any) -> Sequence[float]:
-        """Return distinct factors of a scale, after checking them; one is enough if it is given."""
+        """Return the checked factors of a scale to compare; (0.0,) if the scale is `given`."""
         factors = getattr(self, f"{name}_factors")
         if factors is None:
             return default if given is None else (0.0,)

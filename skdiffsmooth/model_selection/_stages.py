@@ -17,12 +17,12 @@ from .._diffusion.settings import Relative
 from .._utils.parallel import results_of
 from .._utils.progress import Loop, log_line
 
-# Where the search may go, in units of the KDE's leave-one-out bandwidth.
+# Bounds of the scales that are searched, in units of the KDE's leave-one-out bandwidth.
 _BANDWIDTHS, _SIGMAS = (0.2, 2.0), (0.3, 12.0)
-# The best candidate is scored once more under the estimator's own nodes, levels and steps, and so is the
-# next if it is within `_CLOSE` nats, which is the error that few nodes can have.
+# The best candidate is scored again with the estimator's own nodes, levels and steps, and so is the
+# second if it is within `_CLOSE` nats, about the error due to few nodes.
 N_FINALISTS, _CLOSE = 2, 0.02
-# How many times as long a row takes with the estimator's own nodes and steps, about.
+# Approximate time per row with the estimator's own nodes and steps, relative to few nodes and steps.
 _EXACT = 12.0
 
 
@@ -49,7 +49,7 @@ class Search:
         self.verbose = verbose
         self.entries: list[Entry] = []
         self.done = Loop(1.0)
-        # How many times as long a candidate takes that is scored exactly, for the time that is left.
+        # Time of a candidate that is scored exactly, relative to others; used to predict the time left.
         self.exact_cost = _EXACT * len(comparison.data.points) / len(comparison.judges)
 
     def run(
@@ -70,11 +70,12 @@ class Search:
             )
             metric_index = likely[0]
             if len(likely) > 1:
-                # A smoothed model where there will be one, a KDE where not.
+                # Metrics are compared by a smoothed model, or by a KDE if all sigmas are 0.
                 scales = self._scales(DEFAULT_FACTORS if any(sigmas) else (1.0, 0.0))
                 of_model = self._stage("metrics", [(k, scales) for k in likely], first)
                 metric_index = _best(of_model, 1)[0].metric_index
-                # Scores on other rows say which metric, and do not compare with those to come.
+                # Scores on other rows choose the metric, but are not comparable with those of later
+                # stages.
                 tried = of_model if first is self.comparison else []
         pairs = [self._scales(pair) for pair in itertools.product(bandwidths, sigmas)]
         grid = [(metric_index, pair) for pair in pairs]
@@ -113,7 +114,7 @@ class Search:
         return {**ours, **self._results_of_scikit_learn()}
 
     def _results_of_scikit_learn(self) -> dict[str, Any]:
-        """Return the same under the names of scikit-learn's searches."""
+        """Return the results under the names that scikit-learn's searches give them."""
         params = [entry.settings.parameters(self.comparison.parsed) for entry in self.entries]
         n_folds = [len(entry.by_fold) for entry in self.entries]
         columns: dict[str, Any] = {"params": params}
@@ -127,7 +128,7 @@ class Search:
         for k, entry in enumerate(self.entries):
             by_fold[: n_folds[k], k] = entry.by_fold
         columns |= {f"split{k}_test_score": scores for k, scores in enumerate(by_fold)}
-        # Scores with few nodes cannot be compared with exact ones, so these are ranked first.
+        # Scores with few nodes cannot be compared with exact scores, which are ranked first.
         order = sorted((not entry.is_exact, -entry.score) for entry in self.entries)
         ranks = [order.index((not entry.is_exact, -entry.score)) + 1 for entry in self.entries]
         zeros = np.zeros(len(params))
@@ -151,15 +152,15 @@ class Search:
         scored_before: Sequence[Entry] = (),
         is_screening: bool = True,
     ) -> list[Entry]:
-        """Compute the scores of candidates that have none yet."""
+        """Score the candidates that are not in `scored_before`, and return their entries."""
         comparison = self.comparison if comparison is None else comparison
         known = {(entry.metric_index, entry.settings.scales) for entry in scored_before}
-        # Neighbours at a bound of the search fall on one another.
+        # At a bound of the search, clipping makes some neighbours equal.
         candidates = [new for new in dict.fromkeys(candidates) if new not in known]
         if not candidates:
             return []
         began = time.perf_counter()
-        # Before workers get copies, each of which would find them again.
+        # Prepared here once; otherwise each worker would repeat it on its copy.
         for metric_index in dict.fromkeys(metric_index for metric_index, _ in candidates):
             comparison.prepare(metric_index, is_screening=is_screening)
         calls = [
@@ -198,7 +199,7 @@ class Search:
         return entries
 
     def _scales(self, factors: Factors) -> Scales:
-        """Return `factors` as relative scales, except scales that are fixed by parameters."""
+        """Return scales: multiples of h by `factors`, or numbers where the user fixed them."""
         return given_or_default(self.comparison.parsed, factors)
 
     def _around(self, best: Entry, ratio: float, *, is_smoothed: bool) -> list[tuple[int, Scales]]:
@@ -206,7 +207,7 @@ class Search:
         bandwidth, sigma = (_factor(scale) for scale in best.settings.scales)
         steps = ratio ** np.array([-1.0, 0.0, 1.0])
         bandwidths = np.clip(bandwidth * steps, *_BANDWIDTHS)
-        # No ratio leads away from zero; the least scale that is worth a try does.
+        # Multiples of zero are zero, so sigma = 0 is compared with the smallest non-zero scale instead.
         sigmas = np.minimum(sigma * steps, _SIGMAS[1]) if sigma else np.array([0.0, _SIGMAS[0]])
         pairs = [(h, sigma) for h in bandwidths.tolist()]
         pairs += [(bandwidth, each) for each in sigmas.tolist() if is_smoothed]
@@ -214,7 +215,7 @@ class Search:
 
 
 def _factor(scale: Any) -> float:
-    """Return the factor of a relative scale; zero has no unit, and other numbers have no factor."""
+    """Return the factor of a relative scale, 0 for the scale 0, and NaN for other numbers."""
     if isinstance(scale, Relative):
         return scale.factor
     return math.nan if callable(scale) or scale else 0.0

@@ -40,18 +40,18 @@ class Adaptive:
     which the engine computes its tables once.
 
     The same evaluations give rules of order one and two. With g_1 the difference between these two and
-    g_2 that between orders two and three, both in nats, the error of the third is estimated by
-    4 g_2 min(1, g_2 / g_1). A displacement is multiplied by the norm of the score, which gives its
-    effect on a log-density, or by one over the noise scale if that is more.
+    g_2 that between orders two and three, both in nats, the error of the third-order rule is estimated
+    by 4 g_2 min(1, g_2 / g_1). An error of position is multiplied by the norm of the score, which
+    gives its effect on a log-density, or by one over the noise scale if that is larger.
 
     Parameters
     ----------
     tol : float, default=1e-3
-        Largest estimated error of a row over the whole flow, in nats: of its log-density, or in
-        sampling of the sum of its displacements in those units.
+        Largest estimated error of a row over the whole flow, in nats: of its log-density or, in
+        sampling, of its position, converted to nats as above and summed over the steps.
     max_halvings : int, default=10
-        How often a step may be halved. Rows that need more keep the error that they have, and
-        estimators warn. With 0 this is a scheme of fixed steps that estimates its error and does not
+        How often a step may be halved. A row that needs more keeps its error, and estimators warn if
+        that exceeds `tol`. With 0 this is a scheme of fixed steps that estimates its error and does not
         wait for the device.
 
     Raises
@@ -61,9 +61,9 @@ class Adaptive:
 
     Notes
     -----
-    Three field evaluations for each step and five more for each that is halved. The steps of the
-    estimator (`n_steps`) are the longest. After each of them the host waits for the device, to find the
-    rows whose step is halved. Where the error is rounding, steps are not halved.
+    A step takes three field evaluations, and five more if it is halved. The steps of the estimator
+    (`n_steps`) are the longest. After each of them the host waits for the device, to find the rows whose
+    step is halved. Steps are not halved if their error is due to rounding.
 
     Examples
     --------
@@ -115,8 +115,8 @@ class Adaptive:
 class AdaptiveState:
     """The `ODEState` of an `Adaptive` solver, with the errors of its rows and the remaining steps.
 
-    `n_steps` is the number of all steps, and `error` (n,) is in nats: zeros, to which the errors of the
-    steps are added. All steps must move the same rows.
+    `n_steps` is the number of all steps. `error` (n,), in nats, starts at zero, and the errors of the
+    steps are added to it. All steps must move the same rows.
     """
 
     order: ClassVar[int] = Adaptive.order
@@ -171,21 +171,21 @@ def _move(
     budget: torch.Tensor,
     max_halvings: int,
 ) -> _Moved:
-    """Move rows (n, r) by one step, or by two half steps if the error exceeds `budget` (n,).
+    """Return rows (n, r) moved by one step, or by two half steps if the error exceeds `budget` (n,).
 
     `first` are the values of the right-hand side at `x` and `start`.
     """
     moved, allowed = _one_step(ode, x, first, start, end, budget)
     if max_halvings == 0:
         return moved
-    # Written so that an error of NaN is not allowed either.
+    # In this form steps with an error of NaN are halved too.
     (again,) = torch.nonzero(~(moved.error <= allowed), as_tuple=True)
     if len(again) == 0:
         return moved
     ode, budget, middle = ode.rows(again), budget[again], math.sqrt(start * end)
     values = Values(first.mean[again], first.rate[again])
     half = _move(ode, x[again], values, start, middle, budget / 2, max_halvings - 1)
-    # The second half may use what the first has left.
+    # The second half may use the part of the budget that the first did not.
     rest = torch.maximum(budget - half.error, budget / 2)
     values = ode(half.x, middle)
     whole = _move(ode, half.x, values, middle, end, rest, max_halvings - 1)
@@ -203,7 +203,7 @@ def _one_step(
     end: float,
     budget: torch.Tensor,
 ) -> tuple[_Moved, torch.Tensor]:
-    """Make one step, and return also the allowed error (n,): the budget, or rounding if larger."""
+    """Return rows moved by one step, and the allowed error (n,): the budget, or rounding if larger."""
     h = math.log(end / start)
     _, phi_2, phi_3 = phi(h)
     middle = math.sqrt(start * end)

@@ -1,4 +1,4 @@
-"""The protocols of solvers, and the loop over the steps of one."""
+"""The protocols of solvers, and the loop over the steps of a solver."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Solver(Protocol):
     def step(
         self, field: ScoreField, x: torch.Tensor, start: float, end: float, draw: Draw
     ) -> torch.Tensor:
-        """Move samples from noise scale `start` to `end`.
+        """Return samples moved from noise scale `start` to `end`.
 
         Parameters
         ----------
@@ -112,7 +112,7 @@ def estimates_error(solver: Solver) -> TypeGuard[ErrorEstimatingSolver]:
 def solve(
     solver: Solver, schedule: Schedule, x: torch.Tensor, steps: Iterable[Step], draw: Draw
 ) -> torch.Tensor:
-    """Move samples x (n, r) along a schedule of score fields, by steps within single levels.
+    """Return samples x (n, r) moved along a schedule of score fields, by steps within single levels.
 
     `draw` returns standard normal noise of the shape of `x`; only a stochastic solver calls it.
     """

@@ -15,10 +15,10 @@ from ._base import Draw
 class Euler:
     """Euler's method in y = sqrt(v), with one field evaluation a step of dx/dy = -y s(x, y^2).
 
-    Exact while the posterior mean is constant, since the flow is then a straight line in y (this is
-    DDIM's step). It samples only: a step changes a density by the determinant of its Jacobian, which is
-    not computed, and the integral of the divergence by the same steps is no density (its mass is 0.995
-    with 32 steps).
+    It is exact while the posterior mean is constant, since the flow is then a straight line in y (this
+    is DDIM's step). It has no densities: a step changes a density by the determinant of its Jacobian,
+    which is not computed, and the divergence integrated by the same steps gives no normalised density
+    (its integral is 0.995 with 32 steps).
     """
 
     order: ClassVar[int] = 1

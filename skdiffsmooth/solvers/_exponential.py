@@ -1,4 +1,4 @@
-"""What exponential schemes in log y share: the flow's right-hand side, and the phi functions."""
+"""The flow's right-hand side and the phi functions, for exponential schemes in log y."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def displacement_in_nats(
 ) -> torch.Tensor:
     """Return by how much displacements (n, r) of rows x (n, r) change their log-densities, (n,).
 
-    The score is that of the posterior means (n, r) at the noise scale y, or one over y if that is more.
+    This is their norm times the norm of the score (mean - x) / y^2 at noise scale y, or 1 / y if larger.
     """
     slope = length(mean - x) / y**2
     return slope.clamp_min(1 / y) * length(displacement)

@@ -20,8 +20,8 @@ from ._base import ODESolver, Solver, estimates_error, solve
 class FlowResult(NamedTuple):
     """Log-densities (n,), their estimated errors (n,), and the roughness (n,) of their flows, in nats.
 
-    Errors are NaN where they are not estimated. The roughness is the largest difference between what
-    two consecutive steps of equal size contribute to a log-density, or that of the solver if it is more.
+    Errors are NaN where they are not estimated. The roughness is the largest difference between the
+    contributions of two consecutive steps to a log-density, or the solver's own `roughness` if larger.
     """
 
     log_density: torch.Tensor
@@ -39,9 +39,9 @@ def log_density_with_error(
 ) -> FlowResult:
     """Return the log-densities of queries x (n, r), and their estimated errors.
 
-    `steps` go up to the terminal scale, `terminal_log_density` is that of the terminal distribution,
-    and `finer` are steps of half the size. A solver that does not estimate its error is run with them
-    too, and the error is estimated from the difference; it is NaN where they are not given.
+    `steps` go up to the terminal scale, `terminal_log_density` returns the log-densities there,
+    and `finer` are steps of half the size. A solver that does not estimate its error is also run with
+    these, and the error is estimated from the difference; without `finer` it is NaN.
     """
     log_density, roughness, error = _follow(solver, schedule, x, steps, terminal_log_density)
     if estimates_error(solver):
@@ -94,7 +94,7 @@ def flow_log_density(
     """Return the log-densities (n,) of queries x (n, r), by the flow to a terminal distribution.
 
     log p_eps(x) = log p_T(x_T) - integral of v div s over log sqrt(v), with x_T the end of the flow
-    that starts in x (Song et al. 2021, eq. 39, in the variance-exploding clock).
+    that starts in x (Song et al. 2021, eq. 39, for the variance-exploding process).
     """
     return _follow(solver, schedule, x, steps, terminal_log_density)[0]
 
@@ -129,7 +129,7 @@ def initial_state(solver: Solver, x: torch.Tensor, n_steps: int) -> Solver:
 
 
 def _per_row(state: Solver, name: str, x: torch.Tensor, default: float) -> torch.Tensor:
-    """Return what the solver of one flow has in an attribute (n,), or the default."""
+    """Return an attribute (n,) of the solver of one flow, or the default for all rows."""
     values: torch.Tensor | None = getattr(state, name, None)
     return x.new_full((len(x),), default) if values is None else values
 
@@ -137,6 +137,6 @@ def _per_row(state: Solver, name: str, x: torch.Tensor, default: float) -> torch
 def step_error(order: int, coarse: torch.Tensor, fine: torch.Tensor) -> torch.Tensor:
     """Return Richardson's estimate of the absolute error of `coarse`, log-densities (n,) in nats.
 
-    `fine` are those by steps of half the size, and `order` is that of the solver.
+    `fine` are log-densities by steps of half the size, and `order` is the order of the solver.
     """
     return (coarse - fine).abs() / (1 - 2.0**-order)

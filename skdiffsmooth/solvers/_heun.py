@@ -18,8 +18,8 @@ class Heun:
 
     The position is integrated in y = sqrt(v), where the flow is nearly straight, and the log-density in
     log y, where -v div s hardly varies: in y the trapezoid would overestimate the contribution of every
-    direction in which the data are thin. Karras et al. 2022, alg. 1, has the positions; the rule for the
-    log-density is this library's and is measured on the page on accuracy.
+    direction in which the data are thin. The rule for positions is that of Karras et al. 2022, alg. 1;
+    the rule for log-densities is this library's, with errors in docs/evidence/accuracy.md.
     """
 
     order: ClassVar[int] = 2

@@ -1,4 +1,4 @@
-"""The midpoint rule in exponential form, by one field evaluation a step."""
+"""The midpoint rule in exponential form, with one field evaluation a step."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ class Multistep:
         x' = e^h x - (e^h - 1) D,
 
     exact while D is constant. The middle is predicted by the line through the posterior means in the
-    middles of the last two steps (exponential Adams-Bashforth), so a step takes one evaluation, half
-    of those of `Heun`, and that inside its noise level. Log-densities are integrated by the midpoint
-    rule over -v div s, with half of the error of the trapezoid rule.
+    middles of the last two steps (exponential Adams-Bashforth), so a step takes one field evaluation,
+    inside its noise level, where `Heun` takes two. Log-densities are integrated by the midpoint rule
+    over -v div s, with half of the error of the trapezoid rule.
 
-    The difference of the predicted middle from that under D shows rows for which the steps are too
-    long. With ``n_steps="auto"`` estimators follow such rows again, by `Heun` or `Adaptive`; with a
-    number they do not, and errors may be nats at far outliers.
+    The difference between the predicted middle and that computed from D detects rows for which the steps
+    are too long. With ``n_steps="auto"`` estimators compute such rows again, by `Heun` or `Adaptive`;
+    with a number they do not, and far outliers may have errors of nats.
 
     References
     ----------

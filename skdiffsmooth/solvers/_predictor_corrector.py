@@ -18,22 +18,23 @@ from ._heun import Heun
 class PredictorCorrector:
     """A step of Heun's method to the next noise scale, followed by Langevin steps there.
 
-    The corrector's step is x + h s + sqrt(2 h) z with h = 2 snr^2 v (Song et al. 2021, alg. 4): the
-    signal-to-noise rule with the norm of the score that noise of variance v has, sqrt(d / v), instead
-    of a batch's, so that a row does not depend on the rows beside it.
+    The corrector's step is x + h s + sqrt(2 h) z with h = 2 snr^2 v (Song et al. 2021, alg. 4). This is
+    their signal-to-noise rule with sqrt(d / v), the typical norm of the score at noise variance v, in
+    place of the mean norm of a batch, so that a row does not depend on the other rows.
 
-    Langevin steps move samples towards the distribution of density exp(l), l the averaged log-density
-    of their noise level. With sigma = 0 that is the distribution of the flow. With a smoothed score it
-    differs from that, the more the more corrections there are, and the density of the samples cannot
-    be computed: `score_samples` raises.
+    Langevin steps move samples towards the distribution of density exp(l), with l the averaged
+    log-density at their noise level. With sigma = 0 that is the distribution of the flow. With a
+    smoothed score each correction moves samples further from the distribution of the flow, and their
+    density cannot be computed: `score_samples` raises an error.
 
     Parameters
     ----------
     snr : float, default=0.16
-        Signal-to-noise ratio of the corrector, below 1. Its stationary distribution is too wide by a
-        factor of 1 + snr^2 in variance across the data, 2.6 % by default.
+        Signal-to-noise ratio of the corrector, below 1. In directions normal to the data, the variance
+        of its stationary distribution is too large by a factor of 1 + snr^2, 2.6 % by default.
     n_corrections : int, default=1
-        Langevin steps after each step of the predictor. 0 is `Heun`, without a likelihood.
+        Langevin steps after each step of the predictor. With 0 samples are those of `Heun`, but there
+        are no log-densities.
 
     Raises
     ------
@@ -42,8 +43,8 @@ class PredictorCorrector:
 
     Notes
     -----
-    ``2 + n_corrections`` field evaluations a step. The error decreases with the first power of the step
-    size if snr^2 is decreased with it; at a fixed `snr` the error of the corrector's width remains.
+    A step takes ``2 + n_corrections`` field evaluations. The error decreases with the first power of the
+    step size if snr^2 is decreased with it; at a fixed `snr` the error of the variance remains.
 
     References
     ----------
@@ -73,7 +74,7 @@ class PredictorCorrector:
     def __post_init__(self) -> None:
         hint = "It is a signal-to-noise ratio; 0.16 suits most data."
         if check_real("snr", self.snr, hint=hint) >= 1:
-            # The steps then diverge across the data: |1 - 2 snr^2| >= 1.
+            # The steps then diverge in directions normal to the data: |1 - 2 snr^2| >= 1.
             raise ValueError(f"snr={self.snr!r} is out of range; expected a number < 1. {hint}")
         check_integer("n_corrections", self.n_corrections, minimum=0)
 

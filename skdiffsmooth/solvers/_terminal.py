@@ -54,9 +54,9 @@ class EmpiricalTerminal:
 class GaussianTerminal:
     """The Gaussian N(mean, T I), which approximates the noised data if T is large."""
 
-    mean: np.ndarray  # (r,) or (n, r): mean of the data, or one for each query of the density
-    # (r,): sqrt(T), in units of X; or one for each coordinate, where the data's own variance is
-    # added
+    mean: np.ndarray  # (r,): mean of the data; or (n, r): one for each query of `log_density`
+    # sqrt(T), in units of X; or (r,): a standard deviation for each coordinate, where the variance
+    # of the data is added to T
     scale: float | np.ndarray
 
     def log_density(self, x: torch.Tensor) -> torch.Tensor:

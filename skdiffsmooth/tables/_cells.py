@@ -1,7 +1,7 @@
 """Cells of recorded values: their points in coordinates, and averages of a density over them.
 
-A value that was recorded in a unit stands for the cell of that width about it, and its probability is
-the mean of the density over the cell, times the width.
+A value that was rounded to a unit represents the cell, the interval of that width about it. Its
+probability is the mean of the density over the cell, times the width.
 """
 
 from __future__ import annotations
@@ -12,21 +12,21 @@ from scipy.special import logsumexp
 from ._columns import EncodedTable, TableColumns
 from ._continuous import ContinuousPart
 
-# Points of a cell at which a density is averaged: in one column midpoints, of which every third is one
-# of fewer; in more a lattice of a prime number of points, with a generator for each column. Where each
-# point costs an integral over missing values there are a few.
+# Numbers of points of a cell at which a density is averaged. In one column they are the midpoints of
+# equal parts (every third also of a part three times as wide); in several columns a lattice of a
+# prime number of points, with a generator for each column. Points that need integrals are fewer.
 _N_MIDPOINTS, _N_LATTICE, _N_LARGE_LATTICE, _N_FEW = 27, 17, 31, 5
-# Errors in nats above which there are two more lattices, moved, and above which there are six more;
-# where points cost integrals both are the second number.
+# Errors in nats above which the number of points is tripled, and tripled again; where points need
+# integrals the second number is used for both.
 REFINED = 0.1, 0.2
-# No one is a multiple of three, so that the lattice of three times as many points has none twice.
+# No generator is a multiple of three, so that a lattice of three times as many points repeats none.
 _GENERATORS = {
     5: [1, 2],
     17: [1, 22, 41, 37, 2, 8, 23, 38],
     31: [1, 43, 67, 40, 7, 14, 34, 73, 2, 13, 68, 41, 4, 70, 77],
 }
-# Mean error in nats of density times width, over the rows of the second number, above which a density is
-# averaged over the cell; points of each cell at which scales are chosen.
+# A density is averaged over cells if log-densities at the recorded values have a mean error above this
+# many nats, over this many rows; number of points of each cell at which scales are chosen.
 _CELL_ERROR, _N_CELL_ROWS, N_CHOICE = 0.01, 64, 4
 
 
@@ -70,7 +70,7 @@ def mapped_ends(
 def lattice_of(
     table: TableColumns, part: ContinuousPart, units: np.ndarray, rows: EncodedTable
 ) -> np.ndarray:
-    """Return the points of a cell at which a part is averaged: in columns in which this matters."""
+    """Return the points (m, p) of a cell at which `part` is averaged; 0 in columns without averages."""
     tested = np.zeros(len(units), dtype=bool)
     few = rows.take(np.random.RandomState(0).permutation(len(rows.levels))[:_N_CELL_ROWS])
     z, log_slopes = mapped(table, few.values, part.columns)
@@ -90,9 +90,10 @@ def lattice_of(
 def points_of(
     part: ContinuousPart, observed: np.ndarray, *, are_few: bool, n_refined: int = 0
 ) -> np.ndarray:
-    """Return the points (m, p) of a cell at which a part is averaged, a few for integrals, too.
+    """Return the points (m, p) of a cell at which the density `part` is averaged.
 
-    Each of `n_refined` times there are three times as many.
+    If marginals are integrals, there are fewer points where coordinates are missing, or with `are_few`.
+    Each of `n_refined` refinements triples their number.
     """
     if not (part.offsets * observed).any():
         return np.zeros((1, len(observed)))
@@ -109,8 +110,8 @@ def lattice(
 ) -> np.ndarray:
     """Return points (m, p) of a cell, from -1/2 to 1/2 in columns that have cells (p,), and else zero.
 
-    Those of all cells together are a lattice, so that sums over all cells are integrals without
-    error wherever the density is smooth at the distance of the points.
+    The points of all cells together form one lattice, so that sums over all cells are accurate
+    integrals if the density is smooth on the scale of the distance between points.
     """
     (columns,) = np.nonzero(has_cells)
     if not len(columns):
@@ -142,23 +143,24 @@ def _refined(offsets: np.ndarray) -> np.ndarray:
 def averaged(
     log_terms: np.ndarray, errors: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return the logarithms (n,) of means over points of cells, and errors of these (n,).
+    """Return the logarithms (n,) of means over points of cells, their errors, and those of averaging.
 
-    `log_terms` and their standard `errors` are (m, n). The third array (n,) is the error of the average.
+    `log_terms` and their standard `errors` are (m, n). The errors (n,) include those of averaging (n,).
     """
     log_mean = logsumexp(log_terms, axis=0) - np.log(len(log_terms))
     ratio = np.exp(log_terms - log_mean)
     of_cells = _error_of_mean(ratio) if len(log_terms) > 1 else np.zeros_like(log_mean)
-    # Integrals at all points of a cell use the same numbers: their errors add.
+    # Integrals at all points of a cell use the same random numbers: their errors add.
     return log_mean, np.hypot((ratio * errors).mean(axis=0), of_cells), of_cells
 
 
 def _error_of_mean(values: np.ndarray) -> np.ndarray:
     """Return the error (n,) of the mean over a cell's points, from values (m, n) whose mean is one.
 
-    Of midpoints it is an eighth of the difference from a third of them; of a lattice the standard error
-    over pairs of opposite points, as if these were independent, which is several times too large where
-    a density varies mostly with one column; and of three lattices that over their means.
+    For midpoints it is an eighth of the difference from the mean over every third one. For a lattice it
+    is the standard error of the means of pairs of opposite points, as if these were independent (several
+    times too large if the density varies mostly with one column); for three lattices, that of
+    their three means.
     """
     if len(values) in (3, _N_MIDPOINTS):
         return np.abs(values[1::3].mean(axis=0) - 1) / 8

@@ -1,4 +1,4 @@
-"""One column of a table: its kind and coordinates; its cells as levels and values, and back."""
+"""One column of a table: its kind and coordinates, and its cells as levels and values and back."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from ._frames import Cells, ColumnType, read_frame, shown
 from ._kinds import SECONDS, Boolean, Datetime, Integer, Kind, Numerical, Periodic, WithLevels
 
 _MOST_LISTED = 5
-# Levels of cells that are missing; of a category of the dtype that is no level; of another value. The
-# last two are `MISSING` in rows.
+# Codes of cells without a level: missing; a category of the dtype that is no level; another value that
+# is no level. `EncodedTable` has `MISSING` for all three.
 MISSING, UNUSED, UNKNOWN = -1, -2, -3
-# The days before and after the years 1 to 9999, which Python's dates have, from 1970-01-01.
+# The days, from 1970-01-01, before year 1 and after year 9999: Python's dates are between them.
 _FIRST_DAY, _LAST_DAY = -719163, 2932897
 
 
@@ -31,10 +31,10 @@ class EncodedTable:
 
     levels: np.ndarray  # Levels (n, n_discrete) as integers; -1 is missing
     values: np.ndarray
-    """Values (n, n_continuous) in units of the columns; NaN is missing, or at an atom."""
+    """Values (n, n_continuous) in units of the columns; NaN where a cell is missing or at an atom."""
     index: Any = None  # The index of a pandas frame, or None
     is_new: np.ndarray | None = None
-    """Which levels (n, n_discrete) are -1 since the column does not have them; None is none."""
+    """Which levels (n, n_discrete) are -1 because the level is new to the column; None: no level is."""
 
     def __len__(self) -> int:
         return len(self.levels)
@@ -58,19 +58,19 @@ class Column:
     discrete: int | None  # index of its discrete coordinate
     continuous: int | None  # index of its continuous coordinate
     is_declared: bool
-    missing_weight: float
-    atom_weights: tuple[float, ...]
+    missing_weight: float  # fraction of the training rows in which it is missing
+    atom_weights: tuple[float, ...]  # fraction at each atom, of the rows with a value
     # With one bound, the distance from it above which the coordinate is linear (`_distances.py`).
     knot: float = math.inf
 
     @property
     def atoms(self) -> tuple[float, ...]:
-        """Its atoms, none where it has levels."""
+        """The atoms of a column of numbers; empty for other columns."""
         return self.kind.atoms if isinstance(self.kind, Numerical) else ()
 
     @property
     def edges(self) -> tuple[float, float]:
-        """The bounds of the range in which the continuous part has a density."""
+        """The bounds of the range in which values that are no atoms have a density."""
         low, high = self.extremes
         if isinstance(self.kind, Integer):
             return low - self.lattice.unit / 2, high + self.lattice.unit / 2
@@ -78,7 +78,7 @@ class Column:
 
     @property
     def extremes(self) -> tuple[float, float]:
-        """The smallest and the largest value of the continuous part."""
+        """The smallest and the largest value that is no atom."""
         if not isinstance(self.kind, Numerical):
             return -math.inf, math.inf
         low, high = self.kind.bounds
@@ -100,12 +100,12 @@ class Column:
         return low, high
 
     def _may_be(self, bound: float) -> bool:
-        """Return whether the continuous part may have the value of a bound."""
+        """Return whether a value that is no atom may be equal to a bound."""
         kind = self.kind
         return isinstance(kind, Numerical) and not kind.is_open and bound not in kind.atoms
 
     def describe(self) -> str:
-        """Return its kind and what else is to be reported, in one line."""
+        """Return one line with the kind, levels, bounds, atoms, unit and missing cells of the column."""
         kind, parts = self.kind, []
         if isinstance(kind, WithLevels):
             levels = kind.levels or ()
@@ -152,7 +152,7 @@ def listed(names: Sequence[Any]) -> str:
 def fit_column(
     name: Any, declared: Kind | None, stored: ColumnType, cells: Cells, copies: np.ndarray
 ) -> Column:
-    """Return one column, without its coordinates."""
+    """Return one column, without the indices of its coordinates."""
     if cells.missing.all():
         raise ValueError(
             f"column {name!r} of X has no value in any of {len(cells.missing)} rows; expected "
@@ -198,7 +198,7 @@ def _warn_of_constant(name: Any, cells: Cells) -> None:
 
 
 def encode_column(column: Column, cells: Cells, rows: EncodedTable, lowest: int = MISSING) -> None:
-    """Write the cells of one column into its coordinates of `rows`; levels below `lowest` are errors."""
+    """Write the cells of one column into `rows`; ValueError if a level has a code below `lowest`."""
     cells = in_family(column, cells)
     kind, missing = column.kind, cells.missing
     if isinstance(kind, WithLevels):
@@ -229,7 +229,7 @@ def encode_column(column: Column, cells: Cells, rows: EncodedTable, lowest: int 
 
 
 def in_family(column: Column, cells: Cells) -> Cells:
-    """Return the cells of a query, which must be of the type that the training column has."""
+    """Return the cells of a query, after checking that they have the type of the training column."""
     family = column.stored.family
     is_level = isinstance(column.kind, WithLevels) and cells.family in ("label", "number", "flag")
     if cells.family == family or (is_level and not cells.missing.all()):
@@ -253,7 +253,7 @@ def _raise_new_level(column: Column, cells: Cells, new: np.ndarray) -> None:
     raise ValueError(
         f"column {column.name!r} holds {shown(cells.values[new[0]])} (row {new[0]}; {len(new)} "
         f"such rows), which is none of its {len(levels)} levels: {listed(levels)}. Declare all "
-        f"levels by kinds={{{column.name!r}: {kind}([...])}}, those of a whole table by "
+        f"levels by kinds={{{column.name!r}: {kind}([...])}}, or take those of a whole table by "
         "kinds=TableColumns.fit(table).kinds; or pass new_levels='missing', which gives values like "
         "this together the probability of half a training row."
     )
@@ -283,9 +283,9 @@ def _check_bounds(column: Column, values: np.ndarray) -> None:
             f"rows), which is {where}; expected values between {low:g} and {high:g} (kind "
             f"{kind.name}, {how}). {advice}, in kinds, or drop these rows."
         )
-    # Decimals have cells of their own between detected multiples of others, as exact numbers have.
+    # Not checked in other columns, whose values may be between multiples of the detected unit.
     if isinstance(kind, Integer) and column.lattice.unit % 1 == 0:
-        # Whole numbers between detected multiples of 50 are prices too.
+        # Any whole number is allowed, even if the detected unit is larger, such as 50.
         steps = values - column.lattice.offset
         (off,) = np.nonzero(np.abs(steps - np.rint(steps)) > 0.02)
         if len(off):
@@ -305,7 +305,7 @@ def _days_from(column: Column, cells: Cells) -> np.ndarray:
 
 
 def _check_dates(name: Any, cells: Cells, resolution: str) -> None:
-    """Raise ValueError if dates are outside the range of a resolution, or no year has their number."""
+    """Raise ValueError if dates are outside the range of a resolution, or of the years 1 to 9999."""
     low, high = _range_of_dates(resolution)
     days = cells.values.astype("datetime64[D]").astype(np.int64)
     (outside,) = np.nonzero(~cells.missing & ((days <= low) | (days >= high)))
@@ -348,7 +348,7 @@ def decode_column(column: Column, rows: EncodedTable) -> Cells:
         return _decode_dates(column, values)
     assert isinstance(kind, Numerical)
     if family == "duration":
-        # More ticks have no float64 of their own.
+        # float64 does not represent every larger number of ticks.
         limit = 2.0**52 * SECONDS[column.stored.resolution] / SECONDS["D"]
         values = np.clip(values, -limit, limit)
     if isinstance(kind, Periodic):
@@ -356,7 +356,7 @@ def decode_column(column: Column, rows: EncodedTable) -> Cells:
         values = np.where(inside, values, kind.origin + np.mod(values - kind.origin, kind.period))
     values = column.lattice.rounded(values)
     if isinstance(kind, Periodic):
-        # Rounding may lead to the end of the period, which is its beginning.
+        # Values that are rounded to the end of the period are moved to its beginning.
         values = np.where(values >= kind.origin + kind.period, values - kind.period, values)
     inside = np.clip(np.clip(values, *column.extremes), *column.stored.limits)
     values = np.where(np.abs(inside - values) <= column.lattice.slack, values, inside)
@@ -387,7 +387,7 @@ def _ticks(column: Column, unit: str, days: np.ndarray) -> np.ndarray:
 
 
 def without_zone(value: Any) -> Any:
-    """Return dates with a time zone in UTC without it, as numpy has them; others unchanged.
+    """Return dates with a time zone as UTC dates without one, as numpy needs; others unchanged.
 
     The value is one date, or an array, Series or list of them.
     """
@@ -400,7 +400,7 @@ def without_zone(value: Any) -> Any:
 
 
 def given_cells(column: Column, value: Any, n_rows: int) -> Cells:
-    """Return the cells of a column that are given as one value, or as one for each row."""
+    """Return cells (n_rows,) of a column from one value for all rows, or one value for each row."""
     family = column.stored.family
     if family in ("date", "duration"):
         kind = "datetime64" if family == "date" else "timedelta64"

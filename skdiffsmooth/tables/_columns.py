@@ -1,4 +1,4 @@
-"""TableColumns: what each column of a training frame is, and frames as levels and values, and back."""
+"""TableColumns: the kinds of the columns of a table, and the conversion of rows to levels and values."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _LARGEST_LOG = 700.0
 
 @dataclass(frozen=True)
 class DiscreteCoordinate:
-    """A coordinate with levels: a column of levels, or which atom a column of numbers holds."""
+    """A coordinate with levels: those of a column of levels, or the atoms of a column of numbers."""
 
     name: Any  # the label of the column
     n_levels: int
@@ -52,7 +52,7 @@ class ContinuousCoordinate:
     name: Any  # the label of the column
     period: float | None  # in units of the values, or None
     unit: float
-    """The width in which values were recorded, in units of the values; 0 where they are exact."""
+    """The width to which values were rounded, in units of the values; 0 where they are exact."""
     gate: int | None
     """The index of the discrete coordinate that must be 0 where there is a value, or None."""
 
@@ -61,10 +61,10 @@ class ContinuousCoordinate:
 class TableColumns:
     """The kinds of the columns of a table, and its rows as levels and values.
 
-    `TableColumns.fit` makes it from a training frame; it does not change after that. A density of the
-    whole row has two parts: levels, each an integer, and values, each a number. A column of levels is
-    one of the first, a column of numbers one of the second; a column of numbers with atoms is one of
-    each, with level 0 for rows that hold none of the atoms. Missing cells are level -1 and value NaN.
+    `TableColumns.fit` makes it from a training frame; it does not change after that. Each row is encoded
+    as levels (integers) and values (floats). A column of levels has one level, a column of numbers one
+    value; a column of numbers with atoms (values that many rows hold exactly) has both, with level 0
+    where the cell is at none of its atoms. A missing cell has level -1 and value NaN.
 
     >>> import pandas as pd
     >>> from skdiffsmooth.tables import Ordinal, TableColumns
@@ -107,23 +107,23 @@ class TableColumns:
     dates, with or without time zone              `Datetime`, with the coarsest unit that fits
     numbers, one value in all rows                `Categorical`, with a warning
     numbers, two values, ten rows or more         `Boolean` if they are 0 and 1, else `Ordinal`
-    numbers, each value in 5 rows and 5 % or      `Ordinal`
-    more of them; at most 20, half of them in 5
-    rows, 100 units apart on average
-    other integers                                `Integer`; from 0 on, if none is below and one of ten
-                                                  or more is at most half of the highest
+    numbers, each value in 5 rows or more and     `Ordinal`
+    5 % of them; or at most 20 values, half in 5
+    rows or more, 100 units apart on average
+    other integers                                `Integer`; with the bound 0 if the lowest of ten or
+                                                  more is >= 0 and at most half of the highest
     other floats and durations: multiples of a    `Integer` from 0 on, in this unit
-    unit, of which many are 0
-    ... all above 0, with 20 expected below or a  `Positive`
-    logarithm that is likelier
+    unit that begin at 0 or at one unit
+    ... all above 0, though 20 were expected      `Positive`
+    below it, or with a near-Gaussian logarithm
     ... the same, and below 1 or 100              `Interval`
     ... a value at an end in 2 % of the rows      `Positive` or `Interval` with this atom and bound
     ... all others                                `Continuous`
     ============================================  ===================================================
 
-    An atom is a value in five rows, in 2 % of the rows and in four times as many rows as each of the ten
-    nearest values on both sides. `Periodic` is never detected. Detection depends on neither the order of
-    the rows nor, but for whole numbers and the bounds 1 and 100, the units of the columns.
+    An atom is a value in at least five rows, in 2 % of the rows and in four times as many rows as each
+    of the ten nearest values on both sides. `Periodic` is never detected. Detection does not depend on
+    the order of rows, nor, except for whole numbers and the bounds 1 and 100, on the units of columns.
     """
 
     frame: FrameType
@@ -135,9 +135,9 @@ class TableColumns:
     discrete: tuple[DiscreteCoordinate, ...]
     continuous: tuple[ContinuousCoordinate, ...]
     new_levels: str = "error"
-    """What a level becomes that a column does not have, where a call does not say: see `encode`."""
+    """The default of the argument `new_levels` of `encode`."""
     new_weight: float = 0.0
-    """The probability of all values together that are no level of a column: that of half a row."""
+    """The probability of all new levels of a column together: that of half a training row."""
 
     @classmethod
     def fit(cls, X: Any, kinds: Any = None, sample_weight: Any = None) -> TableColumns:
@@ -148,15 +148,15 @@ class TableColumns:
         X : DataFrame of pandas or polars, or array-like of shape (n_samples, n_columns)
             Training rows. Missing cells (None, NaN, NaT, pandas.NA, null) are allowed.
         kinds : mapping from column to Kind or None, default=None
-            Kinds of columns, by label (by index, where X has none), which are not detected; None leaves
-            the column out.
+            Kinds of columns that are not to be detected, by label (by index, where X has none); None
+            leaves the column out.
         sample_weight : array-like of shape (n_samples,), default=None
             Non-negative weights; a row of weight k counts as k equal rows, one of weight zero as absent.
 
         Returns
         -------
         TableColumns
-            What `encode` and `decode` need.
+            The columns, by which `encode` and `decode` convert rows.
 
         Raises
         ------
@@ -213,7 +213,7 @@ class TableColumns:
         table = cls(frame, tuple(columns), ignored, *coordinates, new_weight=new_weight)
         rows = table._empty(len(weight))
         for column, part in zip(columns, used, strict=True):
-            # An error where values do not fit what was declared.
+            # Raises an error where values do not fit the declared kind.
             encode_column(column, part, rows)
         return table
 
@@ -231,13 +231,13 @@ class TableColumns:
 
     @property
     def kinds(self) -> dict[Any, Kind | None]:
-        """The kinds of all columns, with all that was detected: `fit` with them detects nothing."""
+        """The kinds of all columns, with all that was detected; `fit` with these detects nothing."""
         resolved = {column.name: column.kind for column in self.columns}
         return {name: resolved.get(name) for name in self.frame.names}
 
     @property
     def base_measure(self) -> dict[Any, str]:
-        """What log-densities of each column are with respect to."""
+        """The measure with respect to which the log-density of each column is defined."""
         measures = {}
         for column in self.columns:
             measure = "counting measure of levels"
@@ -260,9 +260,9 @@ class TableColumns:
         X : DataFrame or array-like of shape (n_samples, n_columns)
             Rows with the columns of the training table, in any order if they have names.
         new_levels : {"error", "missing"} or None, default=None
-            What becomes of a level that the column does not have: an error, or a missing cell (marked in
-            ``is_new``). None is `new_levels` of the table, "error" by default. Categories of the dtype
-            that no training row has are missing in both.
+            Whether a level that the column does not have raises ValueError, or becomes a missing cell
+            (marked in ``is_new``). None is the attribute `new_levels`, "error" by default. Categories of
+            the dtype that no training row has become missing cells in both cases.
 
         Returns
         -------
@@ -333,7 +333,7 @@ class TableColumns:
         Parameters
         ----------
         rows : EncodedTable
-            Levels and values. Without an index, rows are numbered; the name of the training index stays.
+            Levels and values. Without an index, rows are numbered; the index is named as in training.
 
         Returns
         -------
@@ -358,13 +358,13 @@ class TableColumns:
         X : DataFrame or array-like of shape (n_samples, n_columns)
             A table that `encode` takes; it is not changed.
         rows : EncodedTable
-            As many rows without missing cells.
+            The same number of rows, without missing cells.
 
         Returns
         -------
         DataFrame or ndarray
-            Of the library and with the columns of X. A column with missing cells has the dtype of the
-            training table, since that of X may be one that only missing cells need.
+            A table of the library of X, with its columns. A column that had missing cells gets its dtype
+            in the training table: X may hold integers as floats, say, only because some are missing.
         """
         frame, cells, index = read_frame(X)
         positions = self._positions(frame)
@@ -393,12 +393,12 @@ class TableColumns:
         rows : EncodedTable
             The first draw of each of n rows, then the second, and so on: n_draws * n rows.
         n_draws : int
-            How many draws of each row.
+            Number of draws of each row.
 
         Returns
         -------
         EncodedTable
-            n rows. Numbers at an atom count with its value; periodic ones have a mean on the circle.
+            n rows. A number at an atom enters the mean as the atom; periodic means are on the circle.
         """
         n = len(rows) // n_draws
         levels = rows.levels.reshape(n_draws, n, len(self.discrete))
@@ -415,7 +415,7 @@ class TableColumns:
             if column.discrete is not None:
                 level = levels[:, :, column.discrete]
                 held = np.where(level > 0, np.array([0.0, *column.atoms])[level], held)
-                # Only where all draws are at one atom is the mean an atom.
+                # The mean is at an atom only if all draws are at that atom.
                 is_mixed = np.any(level != level[0], axis=0)
                 mean.levels[is_mixed, column.discrete] = 0
             mean.values[:, j] = _mean(held, self.continuous[j].period)
@@ -424,7 +424,7 @@ class TableColumns:
         return mean
 
     def label_of(self, index: int, level: int) -> Any:
-        """Return what a level of a discrete coordinate stands for: a label, an atom, or other values."""
+        """Return what a level of a discrete coordinate means: a label, an atom, or "not" the atoms."""
         (column,) = (each for each in self.columns if each.discrete == index)
         if isinstance(column.kind, WithLevels):
             assert column.kind.levels is not None
@@ -432,7 +432,10 @@ class TableColumns:
         return column.atoms[level - 1] if level else f"not {listed(column.atoms)}"
 
     def log_new(self, rows: EncodedTable) -> np.ndarray:
-        """Return log-probabilities (n, n_columns) of whether levels are new, 0 where none may be."""
+        """Return log-probabilities (n, n_columns) of a new level where it is new, else of a known level.
+
+        They are 0 where a cell is missing, and in columns that allow no new levels.
+        """
         assert rows.is_new is not None  # `encode` makes it
         result = np.zeros((len(rows), len(self.columns)))
         for j, column in enumerate(self.columns):
@@ -460,7 +463,7 @@ class TableColumns:
         )
 
     def points(self, X: Any) -> np.ndarray:
-        """Return rows as numbers (n, k), equal for equal rows: levels, values, what is missing."""
+        """Return rows as numbers (n, k), equal for equal rows: levels, values, and missing flags."""
         rows = self.encode(X)
         is_missing = np.isnan(rows.values)
         assert rows.is_new is not None
@@ -468,7 +471,7 @@ class TableColumns:
         return np.column_stack([levels, np.where(is_missing, 0.0, rows.values), is_missing])
 
     def concat(self, frames: Sequence[Any], order: np.ndarray) -> Any:
-        """Return the rows of frames in an order (n,), in one frame like that of training.
+        """Return one frame, like the training frame, of the rows `order` (n,) of the joined frames.
 
         Its index is 0, ..., n - 1.
         """
@@ -479,9 +482,9 @@ class TableColumns:
         )
 
     def coordinates(self, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return values on the real line, and the logarithms of the slopes there.
+        """Return values mapped to the real line, and the logarithms of the derivatives of the maps.
 
-        A density of the values is that of the coordinates times the exponential of the sum of the
+        The density of the values is that of the coordinates times the exponential of the sum of these
         logarithms. Columns with one bound are mapped by the logarithm of the distance from it, which
         becomes linear at large distances, those with two by the logit. The range of an integer ends
         half a unit beyond its bound.
@@ -532,7 +535,7 @@ class TableColumns:
         return values
 
     def cells(self, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return the ends of the cells of values that were recorded as these.
+        """Return the ends of the cells of recorded values: of the intervals that are rounded to them.
 
         Parameters
         ----------
@@ -569,7 +572,7 @@ class TableColumns:
         return "\n".join(lines)
 
     def _mapped(self) -> list[Column]:
-        """Return the columns of numbers that have a bound."""
+        """Return the columns of numbers with one or two bounds, which are mapped to the line."""
         return [
             column
             for column in self.columns

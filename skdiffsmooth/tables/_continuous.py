@@ -1,9 +1,9 @@
-"""The density of continuous coordinates given levels: rows are weighted by their levels.
+"""The density of continuous coordinates given levels: training rows are weighted by their levels.
 
 With training rows z_i of levels c_i and weights w_i, p(z | c) is the density of the rows with weights
-``w_i prod_k K_k(c_k, c_ik)``. Metric, scales and background are chosen once, of all rows. The
-bandwidths of the kernels of levels, and the scale that goes with them, are those at which left-out rows
-are likeliest given their levels.
+``w_i prod_k K_k(c_k, c_ik)``. Metric and background are chosen once, from all rows. The bandwidths of
+the kernels K_k of levels, and one scale for all levels, maximise the leave-one-out likelihood of z_i
+given c_i.
 """
 
 from __future__ import annotations
@@ -39,19 +39,19 @@ Moved = Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]
 
 _LABEL = "continuous part"
 
-# A conditional density omits the rows of least weight, up to this share of all weight.
+# A conditional density omits the rows of least weight, up to this fraction of the total weight.
 _NEGLIGIBLE = 1e-4
 # Most left-out rows, and most pairs of rows, whose likelihood chooses scales and bandwidths of levels.
 _MOST_JUDGES, _MOST_PAIRS = 512, 4_000_000
 _N_ROUNDS, _CHANGE = 4, 0.01
-# Factors of the leave-one-out scale of all rows between which that given the levels is searched for.
+# The scale given the levels is searched between these multiples of the leave-one-out scale of all rows.
 _LEAST_FACTOR, _MOST_FACTOR = 0.2, 2.0
-# A bandwidth is at least this part of the widest cells: in the column with the widest ones and in the
-# others, or in all.
-# Widths are exceeded by a tenth of the rows, and measured between two points of a cell.
+# The least bandwidth is the larger of the first factor times the widest cells and the second times the
+# next widest, but at most the third times the widest. The width of a column's cells is this quantile
+# over rows, measured between the offsets -0.25 and 0.25 of a cell.
 _LEAST_OF_CELL, _MOST_CELLS, _END = (0.03, 0.25, 0.1), 0.9, 0.25
 # Errors of integrals over one and over more missing coordinates, in nats, at which no more draws are
-# made. That over one is estimated some eight times too large.
+# made. The error of integrals over one is estimated some eight times too large.
 _TOLERANCES = 0.1, 0.03
 _RELATIVE = re.compile(r"(.+)h")
 
@@ -62,14 +62,14 @@ class ContinuousPart:
 
     columns: np.ndarray  # (p,) indices of the coordinates
     fitted: Any  # the density of all rows that have values in them
-    kernels: list[LevelKernel]  # by which rows are weighted, one for each discrete coordinate
+    kernels: list[LevelKernel]  # which weight the rows, one for each discrete coordinate
     levels: np.ndarray  # (n, q)
     weights: np.ndarray  # (n,)
     rows: np.ndarray  # (n, p) coordinates, mapped to the line
     group: (
         np.ndarray | None
-    )  # (n,) point of the density that each row is, if it can be weighted anew
-    offsets: np.ndarray  # (m, p) points of a cell of width one over which is averaged; zero without
+    )  # (n,) index of each row in `fitted.points_`, or None if these cannot be reweighted
+    offsets: np.ndarray  # (m, p) points of a cell of width one, over which the density is averaged
 
     @property
     def relevant(self) -> np.ndarray:
@@ -111,8 +111,8 @@ class ContinuousPart:
     ) -> list[tuple[np.ndarray, np.ndarray]]:
         """Return log-densities (n,) given levels (q,), and standard errors (n,), for each request.
 
-        It is a pair: which coordinates are observed (p,), and queries (n, p), of which the others are
-        integrated out, until errors are about `tolerance` nats; None is the smallest one.
+        A request is a pair: which coordinates are observed (p,), and queries (n, p). Other coordinates
+        are integrated out, until errors are about `tolerance` nats; None is the smallest tolerance.
         """
         model, none = self.given(levels), np.array([], dtype=np.intp)
         results: dict[int, tuple[np.ndarray, np.ndarray]] = {}
@@ -142,12 +142,12 @@ class ContinuousPart:
     def _joint(self, model: BaseScoreDiffusion) -> tuple[JointDensity, float]:
         """Return the density of all coordinates, and the limit of memory, for integrals and draws."""
         resources = model._resources()
-        # Rows whose flow is rough are not followed again: the density is small there.
+        # Without `tol` inaccurate flows are not solved again: the density is small there.
         model_of_rows = replace(model.model_, tol=None)
         return JointDensity.of_model(model_of_rows, resources), resources.memory_limit
 
     def of_all(self, queries: np.ndarray) -> np.ndarray:
-        """Return log-densities (n,) of coordinates (n, p) whatever the levels."""
+        """Return log-densities (n,) of coordinates (n, p), not conditional on levels."""
         return log_density_of(_LABEL, self.fitted, queries)
 
     def draw(
@@ -158,9 +158,9 @@ class ContinuousPart:
         *,
         for_means: bool = False,
     ) -> np.ndarray:
-        """Return rows (n, p) given levels (q,) and the values (n, p) that are not NaN in all of them.
+        """Return rows (n, p) drawn given levels (q,) and values (n, p), of which NaN are drawn.
 
-        Rows that are `for_means` may be equal where their values are.
+        With `for_means` rows with equal values may have equal draws.
         """
         model, observed = self.given(levels), ~np.isnan(values[0])
         if not observed.any():
@@ -190,11 +190,11 @@ def fit_part(
 ) -> ContinuousPart:
     """Return the density of coordinates of rows given levels; `label` names it in messages.
 
-    `columns` (p,) are indices of the coordinates in the table, and `kernels` have the kinds of the
-    discrete coordinates.
+    `columns` (p,) are indices of the coordinates in the table; `kernels`, one for each discrete
+    coordinate, are where the search for bandwidths begins.
     """
     levels, rows, weights, _, offsets, has_cells = own
-    # Equal weights are none, so that densities without weights can be used.
+    # Equal weights are passed as None, so that densities that take no weights can be used.
     passed = None if np.all(weights == weights[0]) else weights
     with counted(2) as done:
         fitted = fit_member(label, clone(density), rows, passed)
@@ -234,7 +234,7 @@ def _squares(y: np.ndarray, x: np.ndarray, periods: np.ndarray | None) -> np.nda
 
 
 def _scales(fitted: Any, factor: float) -> dict[str, Any]:
-    """Return parameters of a density that is fitted with all it chose, and other scales."""
+    """Return the chosen parameters of a fitted density, with its scales multiplied by a factor."""
     if isinstance(fitted, KDESampler):
         return {"bandwidth": fitted.bandwidth_ * factor}
     settings = dict(fitted.settings_)
@@ -252,23 +252,23 @@ def _factor_of(scale: Any) -> float | None:
 
 @dataclass(frozen=True, eq=False)
 class _Chooser:
-    """Left-out rows under the kernel density estimate of the others, weighted by their levels."""
+    """Chooses bandwidths by the likelihood of left-out rows under a kernel density of the others."""
 
     levels: np.ndarray  # (n, q)
     weights: np.ndarray  # (n,)
     judges: np.ndarray  # (k,) indices of the rows that are left out
-    kept: np.ndarray  # (k, n) how much of the weight of each row is left
+    kept: np.ndarray  # (k, n) fraction of each row's weight that remains without the judge
     # (m, k, n) squared distances at m points of the cells, in units of the scale for all rows together
     squares: np.ndarray
     log_slopes: np.ndarray  # (m, k) of the maps of columns at these points, less those at the row
-    n_directions: int  # dimension of the distances
-    background: float  # weight of kernels of four scales, as in the background of the density
+    n_directions: int  # dimension of the space of the distances
+    background: float  # weight of kernels four times as wide, as in the density
     is_scale_free: bool  # whether the scale is to be chosen
     least: float  # the least scale at which averages over the points of cells are accurate
 
     @classmethod
     def of(cls, fitted: Any, own: RowsInCells) -> _Chooser:
-        """Measure distances in the coordinates of a fitted density, or in those of local covariances."""
+        """Return the chooser, with distances in the metric of a density, or else of a `KDESampler`."""
         levels, rows, weights, moved, offsets, has_cells = own
         n = len(rows)
         is_scale_free, background, bandwidth = False, 0.0, 1.0
@@ -323,14 +323,14 @@ class _Chooser:
             mass = np.cumsum(weights[judges][order])
             cells.append(float(lengths[order][np.searchsorted(mass, _MOST_CELLS * mass[-1])]))
         second, first = np.sort(cells)[-2:]
-        # Averages are over one column where cells of the others are narrow, or over all.
+        # The average is over cells of one column where those of the others are narrow, else of all.
         one_column, one_narrow, several = _LEAST_OF_CELL
         least = min(max(one_column * first, one_narrow * second), several * first)
         choice = x.shape[1], background, is_scale_free, least
         return cls(levels, weights, judges, kept, squares, log_slopes, *choice)
 
     def choose(self, kernels: list[LevelKernel]) -> tuple[list[LevelKernel], float]:
-        """Return the likeliest kernels of levels and scale, in units of that of all rows."""
+        """Return the likeliest kernels of levels, and the likeliest scale over that of all rows."""
         log_factor = 0.0
         for _ in range(_N_ROUNDS):
             before = [kernel.lam for kernel in kernels], log_factor
@@ -371,7 +371,7 @@ class _Chooser:
         )
 
     def _closeness(self, log_factor: float) -> tuple[np.ndarray, np.ndarray]:
-        """Return kernels (k, n) of the distances, times exp(-shift), and shift (k,)."""
+        """Return kernels (k, n) of the distances, divided by a factor (k,), and its logarithm (k,)."""
         variance = math.exp(2 * log_factor)
         log_kernels = self.squares * (-0.5 / variance)
         if self.background:

@@ -37,15 +37,15 @@ from ._gated import GatedPart
 
 # Most combinations of missing levels that are summed over, for each row.
 _MOST_COMBINATIONS = 64
-# Errors in nats: of the first integrals for each combination of a row's levels; of their sum; of the
-# probabilities by which levels are drawn.
+# Requested errors in nats: of the first integrals for each combination of a row's levels; of their sum;
+# of the probabilities by which levels are drawn.
 _ROUGH, _TOLERANCE, _TOLERANCE_OF_DRAWS = 0.3, 0.03, 0.1
 # Draws of missing columns without atoms, over which the density of those with atoms is averaged.
 _N_COMMON = 64
 
 
 class _Group(NamedTuple):
-    """Rows that have the same coordinates, and of these the same ones observed."""
+    """Rows that may have values in the same coordinates, `pattern` (p,), and the same `observed`."""
 
     rows: np.ndarray
     pattern: np.ndarray
@@ -69,8 +69,8 @@ class MixedDensity:
     table: TableColumns
     level_density: LevelDensity
     parts: list[ContinuousPart]  # one for each set of coordinates that has a density of its own
-    # One for each set of columns with atoms that may be at none together, given the columns without;
-    # empty where there are none of these.
+    # One for each set of columns that may be at no atom together, given the columns without
+    # atoms; empty if no column, or every column, has atoms.
     gated: list[GatedPart]
 
     @property
@@ -80,7 +80,7 @@ class MixedDensity:
 
     @property
     def conditional(self) -> np.ndarray:
-        """Indices of gated coordinates, if there are others, given which their density is."""
+        """Indices of the coordinates in `gated`: those of columns with atoms, unless all have atoms."""
         gated = {each.gates for each in self.table.discrete if each.gates is not None}
         return np.array(
             sorted(gated) if len(gated) < len(self.table.continuous) else [], dtype=np.intp
@@ -92,7 +92,7 @@ class MixedDensity:
         return np.setdiff1d(np.arange(len(self.table.continuous)), self.conditional)
 
     def _recorded(self, values: np.ndarray) -> np.ndarray:
-        """Return values (n, p) as they would be recorded."""
+        """Return values (n, p) rounded to the units of their columns."""
         recorded = values.copy()
         for column in self.table.columns:
             if column.continuous is not None and self.table.continuous[column.continuous].unit:
@@ -117,7 +117,7 @@ class MixedDensity:
     ) -> tuple[np.ndarray, np.ndarray]:
         """Return log-densities (n,) of rows, and their standard errors (n,), in nats.
 
-        Errors of about `tolerance` are enough; None is the smallest one.
+        Integrals end at errors of about `tolerance` nats; None is the smallest one that is supported.
         """
         has_values = (~np.isnan(rows.values)).any(axis=1)
         result, error = np.empty(len(rows.levels)), np.zeros(len(rows.levels))
@@ -144,8 +144,9 @@ class MixedDensity:
     ) -> tuple[np.ndarray, np.ndarray]:
         """Return log-densities (m,) of levels (m, q) and values (n, p) of rows `source`, and errors.
 
-        Integrals are first rough. Terms whose errors, times their shares of the row, add up to more
-        than `of_sum` are then computed again, with errors of about `of_terms`.
+        Integrals are first computed roughly. The terms of a row with the largest errors, weighted by
+        their posterior probabilities, are computed again with errors of about `of_terms`, so that the
+        weighted errors of the other terms sum to at most `of_sum`.
         """
         log_masses, errors = self.level_density.log_density(levels), np.zeros(len(levels))
         has_several = np.bincount(source, minlength=len(values)) > 1
@@ -167,10 +168,10 @@ class MixedDensity:
         return log_masses + of_values, errors
 
     def _combinations(self, rows: EncodedTable) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Return rows in which missing levels are replaced by all that other coordinates depend on.
+        """Return combinations of the missing levels on which the distribution of values depends.
 
         Returned are the index (m,) of each combination's row, its levels (m, q), and for each row (n,)
-        the error in nats by combinations that were left out, the least probable ones.
+        the error in nats from omitting its least probable combinations.
         """
         matter = self._that_matter()
         is_open = (rows.levels[:, matter] < 0).any(axis=1)
@@ -208,8 +209,8 @@ class MixedDensity:
     ) -> tuple[np.ndarray, np.ndarray]:
         """Return log-densities (n,) of values (n, p) given levels (n, q), and their errors (n,).
 
-        Integrals over missing coordinates end at errors of `tolerance`, None being the smallest.
-        Where a level says that a column holds an atom and there is a value too, the density is zero.
+        Integrals over missing coordinates end at errors of `tolerance` nats; None is the smallest one.
+        A row with a value in a column that is at an atom by its level has density zero.
         """
         result, error = np.zeros(len(levels)), np.zeros(len(levels))
         present, is_known = self.present(levels), ~np.isnan(values)
@@ -224,7 +225,7 @@ class MixedDensity:
                 of_gated, of_error = self._of_gated(group, levels[used], values[used])
                 result[used] += of_gated
                 error[used] = np.hypot(error[used], of_error)
-        # Rows of the same levels have one model, whatever is observed.
+        # Rows with the same levels have the same model, whichever coordinates are observed.
         for part, of_rows in of_parts.items():
             used = np.sort(np.concatenate(of_rows))
             of_part, of_error = self._of_part(part, levels[used], values[used], tolerance)
@@ -233,7 +234,7 @@ class MixedDensity:
         return result, error
 
     def _gated_of(self, pattern: np.ndarray) -> list[GatedPart]:
-        """Return the densities of the gated coordinates that are true in `pattern`, given the others."""
+        """Return the conditional densities of the gated coordinates in `pattern` (p,)."""
         key = self.conditional[pattern[self.conditional]]
         together = [part for part in self.gated if np.array_equal(part.columns, key)]
         return together or [
@@ -245,13 +246,13 @@ class MixedDensity:
     ) -> tuple[np.ndarray, np.ndarray]:
         """Return log-densities (n,) of gated coordinates given the others, and their errors (n,).
 
-        It is the mean over draws of the other coordinates that are missing.
+        Missing ones among the other coordinates are drawn, and the density is averaged over the draws.
         """
         parts = [
             part for part in self._gated_of(group.pattern) if group.observed[part.columns].any()
         ]
         if not parts:
-            # No training row is off the atom, and the probability of that is zero.
+            # No training row has a value that is no atom: the probability of level 0 is zero.
             return np.zeros(len(levels)), np.zeros(len(levels))
         needed = np.unique(np.concatenate([part.base for part in parts]).astype(np.intp))
         if group.observed[needed].all() or not len(levels):
@@ -309,7 +310,7 @@ class MixedDensity:
                 rows = group.rows.reshape(m, -1)
                 which = np.arange(rows.shape[1])
                 if rng is None:
-                    # One row of each condition: equal ones together would have more proposals.
+                    # One row of each condition, since equal rows together would get more proposals.
                     relevant = levels[rows[0]][:, part.relevant]
                     first, which = _distinct(relevant, drawn[rows[0]][:, part.columns])
                     rows = rows[:, first]
@@ -333,7 +334,7 @@ class MixedDensity:
     ) -> np.ndarray:
         """Return coordinates (k, p) of a part given levels (k, q) and values (k, p), m draws a row.
 
-        The same ones are missing in all rows. Without `rng` random numbers are as in `_with_common`.
+        The same coordinates are missing in all rows. Without `rng`, see `_with_common`.
         """
         first = int(part.columns[0])
         drawn = self._points_in_cells(part, levels, values, rng or CommonRandomState(m, (first, 0)))
@@ -343,12 +344,12 @@ class MixedDensity:
         return drawn
 
     def part(self, key: tuple[int, ...]) -> ContinuousPart | None:
-        """Return the density of the coordinates of some indices, if they have one of their own."""
+        """Return the joint density of the coordinates with indices `key`, or None if there is none."""
         own = [part for part in self.parts if tuple(part.columns) == key]
         return own[0] if own else None
 
     def _parts_of(self, group: _Group) -> list[tuple[ContinuousPart, np.ndarray]]:
-        """Return the independent parts of a pattern, and which of their coordinates are observed."""
+        """Return the independent densities of a group of rows, and the observed coordinates of each."""
         key = tuple(int(k) for k in self.common[group.pattern[self.common]])
         part = self.part(key)
         parts = [self.part((k,)) for k in key] if part is None else [part]
@@ -383,7 +384,7 @@ class MixedDensity:
         tolerance: float | None,
         n_refined: int = 0,
     ) -> list[_AtPoints]:
-        """Return log-densities at points of the cells of values (n, p), one for each observed set."""
+        """Return log-densities at points of the cells of values (n, p), by set of observed columns."""
         known = ~np.isnan(values[:, part.columns])
         results = []
         for index, rows in _same_rows(known):
@@ -404,7 +405,7 @@ class MixedDensity:
         return results
 
     def warn_of_support(self, rows: EncodedTable) -> None:
-        """Warn if levels on which others are conditional are in no training row together."""
+        """Warn if there are rows whose given levels are in no training row together."""
         distinct, counts = np.unique(rows.levels, axis=0, return_counts=True)
         lacking = [
             k
@@ -421,8 +422,8 @@ class MixedDensity:
             }
             warn_user(
                 f"no training row has the given levels of {list(example)} together, such as {example} "
-                f"({counts[lacking].sum()} of {len(rows)} conditions): what is drawn or scored given "
-                "them rests on rows with other levels. Give fewer columns, or other levels."
+                f"({counts[lacking].sum()} of {len(rows)} conditions): draws and log-densities given "
+                "them are extrapolated from rows with other levels. Give fewer columns, or other levels."
             )
 
     # ------------------------------------------------------------------------------- draws
@@ -432,7 +433,7 @@ class MixedDensity:
     ) -> EncodedTable:
         """Return rows whose missing levels and values are drawn given the others.
 
-        Draws that are `for_means` over equal rows may be equal, and are faster.
+        With `for_means` draws for equal rows may be equal, which is faster.
         """
         levels = self.draw_levels(rows, rng)
         values, present = rows.values.copy(), self.present(levels)
@@ -442,7 +443,7 @@ class MixedDensity:
             lacks = not group.observed[self.common][group.pattern[self.common]].all()
             if not lacks or not group.observed[self.conditional].any():
                 continue
-            # Of several draws one is chosen by the density of what is known of the columns with atoms.
+            # One of several draws is chosen, weighted by the density of the observed columns with atoms.
             index, filled = (
                 np.arange(len(own)),
                 self._with_common(levels[own], values[own], _N_COMMON, rng),
@@ -472,9 +473,9 @@ class MixedDensity:
         values: np.ndarray,
         rng: np.random.RandomState,
     ) -> np.ndarray:
-        """Return coordinates (k, p) of rows at points of their cells drawn by their density, or NaN.
+        """Return coordinates (k, p) of random points, drawn by their density, in the cells of rows.
 
-        They have levels (k, q) and values (k, p), of which the same ones are missing.
+        Rows have levels (k, q) and values (k, p); the same values are missing in all rows, and are NaN.
         """
         first, which = _distinct(levels, values)
         uniform = rng.uniform(size=len(values))
@@ -535,7 +536,7 @@ def _same_rows(labels: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
 
 def _distinct(levels: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return the indices of distinct rows of levels and values, and which of them each row equals."""
-    # To np.unique rows with NaN are all different.
+    # np.unique takes rows with NaN as different.
     missing = np.isnan(values)
     joined = np.column_stack([levels, missing, np.where(missing, 0.0, values)])
     _, first, which = np.unique(joined, axis=0, return_index=True, return_inverse=True)
@@ -543,7 +544,7 @@ def _distinct(levels: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.nd
 
 
 def _log_sums(log_terms: np.ndarray, source: np.ndarray, n: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return logarithms (n,) of the sums of terms of each source (m,), and the terms' shares (m,)."""
+    """Return log sums (n,) of the terms of each source, and each term's fraction (m,) of its sum."""
     highest = np.full(n, -np.inf)
     np.maximum.at(highest, source, log_terms)
     finite = np.where(np.isfinite(highest), highest, 0.0)

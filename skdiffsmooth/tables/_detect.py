@@ -1,11 +1,12 @@
 """Detection of kinds, atoms, units and bounds of columns, by rules on dtypes and values.
 
-All rules depend on the values and their numbers of rows only, and not on their order. But for whole
-numbers, and for the bounds 1 and 100 of shares, they do not depend on the units of a column.
+All rules depend only on the values and on how many rows have each of them, not on the order of rows.
+Except for whole numbers, and for the bounds 1 and 100 of shares and percentages, they do not depend on
+the units of a column.
 
-A value b is the end of the range of a column where values come close to it and none is beyond: with c1
-values within w of b, and c2 within another w, a density with these slopes would have c1^2 / c2 values
-beyond b. Where these are twenty or more, there is a bound (none by chance: exp(-20)).
+A value b is taken for a bound if many values are close to it and none is beyond. With c1 values within w
+of b and c2 values in the next interval of width w, extrapolation gives c1^2 / c2 values within w beyond
+b. If these are twenty or more, b is a bound (that there are none by chance has probability exp(-20)).
 """
 
 from __future__ import annotations
@@ -34,35 +35,35 @@ from ._kinds import (
     WithLevels,
 )
 
-# Fewer rows are evidence of neither levels nor atoms nor bounds.
+# With fewer rows no levels, atoms or bounds are detected.
 _FEWEST_ROWS = 10
-# Fewest rows in which texts that are all different are an identifier; fewest levels, if they are more
-# than half as many as rows, that give a warning.
+# Fewest rows in which texts that are all different are an identifier; fewest rows for the warning that
+# there are more than half as many levels as rows.
 _FEWEST_NAMES = 10
 _MANY_LEVELS = 20
-# Numbers are levels where each has at least this number and share of rows: others would be rare.
+# Numbers are levels if each has at least this number and this fraction of the rows,
 _ROWS_OF_LEVEL, _SHARE_OF_LEVEL = 5, 0.05
-# Or where there are at most this number, half of them have the rows, and they are this many units apart
-# on average.
+# or if at most this many are different, half of them have that number of rows, and they are this many
+# units apart on average.
 _MOST_SPARSE, _SPARSE_STEPS = 20, 100
-# Least number and share of rows of an atom, their least ratio to the rows of each neighbouring value,
-# and the neighbours on both sides; fewest other values of the column.
+# Least number and fraction of the rows that are at an atom; least ratio of their number to that of each
+# neighbouring value; number of neighbours on each side. Fewest other values in a column with atoms.
 _ROWS_OF_ATOM, _SHARE_OF_ATOM, _ATOM_RATIO, _N_NEIGHBOURS = 5, 0.02, 4, 10
 _FEWEST_OTHERS = 5
-# Atoms between values on a lattice of fewer steps would be values of the lattice too.
+# On a lattice of fewer steps only the lowest and the highest value can be atoms.
 _FINE_LATTICE = 1000
-# Largest number of units, from 0 or 1 on, of floats that are counts.
+# Floats that begin at 0 or 1 unit are counts if the largest is at most this many units.
 _MOST_STEPS = 100
 # Largest distance of a recorded value from a multiple of its unit, in units.
 _FARTHEST = 0.02
-# Fewest floats between two decimals; with fewer the decimals may be by chance.
+# Fewest float64 numbers between two neighbouring decimals; with fewer, any value is near a decimal.
 _FEWEST_STEPS = 1000
-# Fewest values that would be expected beyond a bound if it were none; fewest rows for that test and for
-# the one of logarithms.
+# Fewest values that would be expected beyond a bound if it were no bound; fewest rows for that test and
+# for the test of logarithms.
 _BEYOND = 20
 _ROWS_FOR_BOUNDS = 20
-# The logarithm must be likelier under a Gaussian, by nats in each row and in all, and the lowest value
-# be below half the median.
+# A column is positive if a Gaussian fits its logarithm better, by these nats per row and in total, and
+# if its lowest value is below half the median.
 _LOG_GAIN, _TOTAL_LOG_GAIN = 0.03, 10.0
 
 
@@ -75,15 +76,15 @@ class Lattice:
     """The unit, or that of the last decimal of exact values; 0 where nothing was rounded."""
     offset: float = 0.0
     decimals: int | None = None
-    """The number of decimals of all values, or None if they have more than the step."""
+    """The number of decimals of all values, or None if no number below 16 fits."""
     slack: float = 0.0
-    """How far recorded values are from the lattice by the rounding of their floats."""
+    """Largest distance of recorded values from the lattice that is taken for floating-point rounding."""
 
     def rounded(self, values: np.ndarray) -> np.ndarray:
         """Return the nearest values of the lattice; those that are on it are returned unchanged."""
         if not self.step:
             return values
-        # Values of more multiples than floats have digits are their own.
+        # Values that are too many steps away for float64 are returned unchanged.
         is_coarse = np.abs(values - self.offset) < self.step / np.finfo(np.float64).eps
         steps = np.rint(np.where(is_coarse, values - self.offset, 0.0) / self.step)
         nearest = self.offset + self.step * steps
@@ -99,7 +100,7 @@ def number_of_days(durations: np.ndarray) -> np.ndarray:
 
 
 def detect(name: Any, kind: ColumnType, cells: Cells, copies: np.ndarray) -> Kind:
-    """Return the kind of a column; each row stands for a number of `copies` (n,)."""
+    """Return the kind of a column, in which each row counts as `copies` (n,) rows."""
     present, copies = cells.values[~cells.missing], copies[~cells.missing]
     if cells.family == "flag":
         return Boolean()
@@ -109,7 +110,7 @@ def detect(name: Any, kind: ColumnType, cells: Cells, copies: np.ndarray) -> Kin
     if cells.family == "date":
         return Datetime()
     if cells.family == "duration":
-        # Their unit follows from the ticks, without rounding.
+        # The unit of durations follows from their ticks, without rounding.
         return replace(
             _detect_kind(False, *_distinct(number_of_days(present), copies)), unit="auto"
         )
@@ -122,7 +123,7 @@ def detect(name: Any, kind: ColumnType, cells: Cells, copies: np.ndarray) -> Kin
 def complete(
     name: Any, kind: Kind, column_type: ColumnType, cells: Cells, copies: np.ndarray
 ) -> Kind:
-    """Return a kind with all that is "auto" or None in it chosen from the training rows.
+    """Return a kind whose "auto" parameters and missing levels are chosen from the training rows.
 
     Raises
     ------
@@ -164,7 +165,7 @@ def lattice_of(name: Any, kind: Numerical, values: np.ndarray) -> Lattice:
     Raises
     ------
     ValueError
-        If they are not on one of the declared unit.
+        If the values, less an offset, are not multiples of the declared unit.
     """
     if kind.unit is None or not len(values):
         step = kind.unit or _last_decimal(values)
@@ -183,13 +184,13 @@ def lattice_of(name: Any, kind: Numerical, values: np.ndarray) -> Lattice:
 
 
 def _deviation(values: np.ndarray, unit: float, offset: float) -> tuple[float, float]:
-    """Return the largest distance of values (m,) from multiples of a unit from an offset, and that."""
+    """Return the largest distance of values (m,) from ``offset + k * unit``, k integer; and `offset`."""
     steps = (values - offset) / unit
     return float(np.abs(steps - np.rint(steps)).max()) * unit, offset
 
 
 def _rounding(values: np.ndarray) -> float:
-    """Return how far values (n,) may be from what they stand for by the rounding of floats."""
+    """Return a bound on the floating-point rounding errors of values (n,)."""
     return 8 * np.finfo(np.float64).eps * float(np.abs(values).max(initial=0.0))
 
 
@@ -206,7 +207,7 @@ def _with_decimals(lattice: Lattice, values: np.ndarray) -> Lattice:
 
 
 def _last_decimal(values: np.ndarray) -> float:
-    """Return the unit of the last decimal of all values (n,), or 0 if they have all their digits."""
+    """Return the unit of the last decimal of values (n,), such as 0.01, or 0 if they are not rounded."""
     if len(np.unique(values)) < _FEWEST_ROWS:
         return 0.0
     largest = float(np.abs(values).max())
@@ -247,7 +248,7 @@ def _check_family(name: Any, kind: Kind, cells: Cells, present: np.ndarray) -> N
 
 
 def _check_levels(name: Any, present: np.ndarray) -> None:
-    """Raise ValueError if text is an identifier, and warn if it nearly is."""
+    """Raise ValueError if all texts differ, as identifiers do, and warn if most of them do."""
     n_levels, n = len(set(present.tolist())), len(present)
     if n_levels == n and n >= _FEWEST_NAMES:
         raise ValueError(
@@ -265,7 +266,7 @@ def _check_levels(name: Any, present: np.ndarray) -> None:
 
 
 def _conversion(texts: np.ndarray) -> str:
-    """Return the advice how to convert texts (n,) that are numbers or dates, or nothing."""
+    """Return advice on how to convert texts (n,) that are all numbers or dates, else an empty text."""
     for dtype, what, how in (
         (np.float64, "numbers", "pandas.to_numeric"),
         ("datetime64[s]", "dates", "pandas.to_datetime"),
@@ -284,7 +285,7 @@ def _with_levels(
     """Return a kind with the levels of the training rows (n,)."""
     levels = set(present.tolist())
     if column_type.categories is not None:
-        # All of an order, since levels between two others are a distance; else those that occur.
+        # Ordered levels are all kept: the distance of two levels depends on the levels between them.
         ordered = [level for level in column_type.categories if kind.is_ordered or level in levels]
         return type(kind)(tuple(ordered))
     if kind.is_ordered and any(isinstance(level, str | bytes) for level in levels):
@@ -315,7 +316,7 @@ def _distinct(values: np.ndarray, copies: np.ndarray) -> tuple[np.ndarray, np.nd
 
 
 def _detect_levels(is_whole: bool, distinct: np.ndarray, counts: np.ndarray) -> WithLevels | None:
-    """Return the kind of a column of a few numbers (m,), or None."""
+    """Return the kind of a column of distinct numbers (m,) that are levels, or None if they are not."""
     levels = _plain_levels(distinct.tolist(), is_whole)
     n = counts.sum()
     if len(distinct) == 1:
@@ -334,7 +335,7 @@ def _detect_levels(is_whole: bool, distinct: np.ndarray, counts: np.ndarray) -> 
 
 
 def _detect_kind(is_whole: bool, distinct: np.ndarray, counts: np.ndarray) -> Numerical:
-    """Return the kind of a column of many numbers (m,)."""
+    """Return the kind of a column of distinct numbers (m,) that are not levels."""
     atoms = _atoms(distinct, counts, _unit(distinct, counts))
     is_rest = ~np.isin(distinct, atoms)
     rest, rest_counts = distinct[is_rest], counts[is_rest]
@@ -342,7 +343,7 @@ def _detect_kind(is_whole: bool, distinct: np.ndarray, counts: np.ndarray) -> Nu
     kinds: dict[str, Any] = {"atoms": tuple(atoms), "unit": unit or None}
     low, high = _bounds(distinct, rest, rest_counts, atoms)
     if is_whole:
-        # Draws of amounts, ages and counts are not below zero; years are far from it.
+        # Amounts, ages and counts begin near zero, which becomes their bound; years do not.
         is_amount = counts.sum() >= _FEWEST_ROWS and 0 <= 2 * distinct[0] <= distinct[-1]
         top = atoms[-1] if atoms and atoms[-1] == distinct[-1] else None
         kinds["unit"] = max(1.0, unit)
@@ -359,9 +360,9 @@ def _detect_kind(is_whole: bool, distinct: np.ndarray, counts: np.ndarray) -> Nu
 
 
 def _is_count(rest: np.ndarray, counts: np.ndarray, unit: float) -> bool:
-    """Return whether multiples of a unit (m,) are numbers of units, from 0 on."""
+    """Return whether multiples (m,) of a unit are counts of units, from 0 or 1 on."""
     if rest[0] == 0 and rest[-1] < _FINE_LATTICE * unit and counts.sum() >= _ROWS_FOR_BOUNDS:
-        # By chance few columns begin there.
+        # Few columns have the lowest value 0 by chance.
         return True
     steps = rest[0] / unit
     if not (-0.01 < steps < 1.01 and abs(steps - round(steps)) < 0.01):
@@ -381,7 +382,7 @@ def _unit(distinct: np.ndarray, counts: np.ndarray) -> float:
 
 
 def _atoms(distinct: np.ndarray, counts: np.ndarray, unit: float) -> list[float]:
-    """Return the values that are held exactly by a share of the rows, in increasing order."""
+    """Return the values that many rows hold exactly, in increasing order."""
     n = counts.sum()
     if n < _FEWEST_ROWS:
         return []
@@ -389,7 +390,7 @@ def _atoms(distinct: np.ndarray, counts: np.ndarray, unit: float) -> list[float]
     frequent = np.flatnonzero(counts >= least)
     is_fine = not unit or distinct[-1] - distinct[0] >= _FINE_LATTICE * unit
     is_atom = np.zeros(len(distinct), dtype=bool)
-    # From the most frequent on; of equal ones the lowest first.
+    # From the most frequent value on; of equally frequent values the lowest first.
     for index in frequent[np.argsort(-counts[frequent], kind="stable")]:
         near = slice(max(index - _N_NEIGHBOURS, 0), index + _N_NEIGHBOURS + 1)
         is_neighbour = ~is_atom[near]
@@ -404,7 +405,7 @@ def _atoms(distinct: np.ndarray, counts: np.ndarray, unit: float) -> list[float]
 def _bounds(
     distinct: np.ndarray, rest: np.ndarray, counts: np.ndarray, atoms: list[float]
 ) -> tuple[float, float]:
-    """Return the bounds of a continuous column; infinite where nothing speaks for one.
+    """Return the bounds of a continuous column; infinite where no bound is detected.
 
     `distinct` are all values, `rest` those that are no `atoms`, with their numbers of rows.
     """
@@ -426,19 +427,19 @@ def _bounds(
 
 
 def _has_bound(values: np.ndarray, counts: np.ndarray, bound: float, width: float) -> bool:
-    """Return whether many increasing values (m,) would be below a bound if it were none."""
+    """Return whether increasing values (m,) would extend far below `bound` if it were no bound."""
     near, next_to_it = np.searchsorted(values, [bound + width, bound + 2 * width])
     first, second = counts[:near].sum(), counts[near:next_to_it].sum()
     return bool(first**2 >= _BEYOND * max(second, 1))
 
 
 def _median(values: np.ndarray, counts: np.ndarray) -> float:
-    """Return the median of increasing values (m,) by their numbers of rows."""
+    """Return the median of increasing values (m,), weighted by their numbers of rows."""
     return float(values[np.searchsorted(np.cumsum(counts), counts.sum() / 2)])
 
 
 def _is_likelier_as_logarithm(values: np.ndarray, counts: np.ndarray) -> bool:
-    """Return whether the logarithm of values (m,) above zero is much more like a Gaussian."""
+    """Return whether a Gaussian fits the logarithms of values (m,) > 0 much better than the values."""
     if values[0] >= _median(values, counts) / 2:
         return False
     # Divided by the largest, so that squares are finite.

@@ -1,14 +1,14 @@
 """Kernels of levels, and the distribution of the discrete coordinates of a table.
 
-A kernel says how a training row with level b lends its weight to level a:
+The kernel K(a | b) is the fraction of the weight of a training row with level b that level a gets:
 
     K(a | b) = (1 - lambda) [a = b] + lambda m_a            unordered levels,
     K(a | b) = m_a lambda^|a - b| / sum_c m_c lambda^|c - b|   ordered levels.
 
-With equal masses m_a = 1 / L the first is the kernel of Aitchison and Aitken (1976), lambda in other
-units. Sums over a are one for each b; at lambda = 0 only equal levels lend weight, at lambda = 1 all
-levels lend the same, and the coordinate does not matter. The bandwidths lambda have the highest
-leave-one-out likelihood.
+With equal masses m_a = 1 / L of L levels the first is the kernel of Aitchison and Aitken (1976), with
+lambda scaled. Sums over a are one for each b. At lambda = 0 all weight stays at level b; at lambda = 1
+level a gets the fraction m_a from every row, and the coordinate does not matter. The bandwidths lambda
+maximise the leave-one-out likelihood.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _MOST_PAIRS = 4_000_000
 class LevelKernel:
     """The kernel of one discrete coordinate.
 
-    `masses` (L,) are the probabilities of levels to which rows move; they sum to one.
+    `masses` (L,) are the m_a above, probabilities of the levels that sum to one; `lam` is lambda.
     """
 
     masses: np.ndarray
@@ -45,7 +45,7 @@ class LevelKernel:
     def table(self) -> np.ndarray:
         """K(a | b) as table[a, b], (L + 1, L + 1); the last index, also -1, is a missing level.
 
-        A missing level of a query is summed over; a row without a level has every one by its mass.
+        A missing level of a query is summed over; a row without a level has each level with its mass.
         """
         n = len(self.masses)
         table = np.ones((n + 1, n + 1))
@@ -60,7 +60,7 @@ class LevelKernel:
 
 
 def frequencies(levels: np.ndarray, weights: np.ndarray, n_levels: int) -> np.ndarray:
-    """Return the frequency (n_levels,) of each of levels (n,); half a row is added to each."""
+    """Return the frequency (n_levels,) of each level in `levels` (n,), with half a row added to each."""
     known = levels >= 0
     counts = np.bincount(levels[known], weights=weights[known], minlength=n_levels)
     a_row = weights @ one_row(weights) / weights.sum()
@@ -71,7 +71,7 @@ def frequencies(levels: np.ndarray, weights: np.ndarray, n_levels: int) -> np.nd
 def products(
     tables: Sequence[np.ndarray], queries: np.ndarray, levels: np.ndarray, skip: int = -1
 ) -> np.ndarray:
-    """Return the products (m, n) of the kernels of all coordinates but `skip`, in one part.
+    """Return the products (m, n) of the kernels of all coordinates but `skip`.
 
     `queries` (m, q) and `levels` (n, q) may hold -1, a missing level.
     """
@@ -90,13 +90,13 @@ def choose_lambdas(
     kept: np.ndarray,
     closeness: np.ndarray | None = None,
 ) -> list[LevelKernel]:
-    """Return the kernels with the bandwidths at which judges are likeliest under the other rows.
+    """Return the kernels with the bandwidths at which left-out rows, the judges, are likeliest.
 
     Rows have `levels` (n, q) and `weights` (n,); `judges` (m,) are indices of rows, and `kept` (m, n)
-    is how much of the weight of each row is left where a judge is left out. The likelihood is that of
-    the levels, a sum over rows j of ``w_j K(c_i, c_j)``, or with `closeness` (m, n), kernels of the
-    continuous coordinates, that of these coordinates given the levels. The search begins at the
-    kernels' lambdas.
+    is the fraction of each row's weight that remains where a judge is left out. The likelihood is that
+    of the levels, a sum over rows j of ``w_j K(c_i, c_j)``; with `closeness` (m, n), kernels of the
+    continuous coordinates, it is that of these coordinates given the levels. The search begins at the
+    bandwidths of `kernels`.
     """
     n_levels = [len(kernel.masses) for kernel in kernels]
     kernels = list(kernels)
@@ -108,7 +108,7 @@ def choose_lambdas(
         change = 0.0
         for k, kernel in enumerate(kernels):
             if len(np.unique(extended[k])) == 1:
-                # All rows lend the same, whatever the bandwidth is.
+                # All rows have the same level, so that the bandwidth has no effect.
                 kernels[k] = replace(kernel, lam=1.0)
                 continue
             tables = [each.table for each in kernels]
@@ -128,9 +128,9 @@ def choose_lambdas(
 class _Loss:
     """Minus the mean log-likelihood, in nats, as a function of one bandwidth.
 
-    Judges have levels `own` (m,) and `row_weights` (m,); `sums` (m, L + 1) are the sums over rows of
-    each level of all other factors, and `rest` those of the distribution on which it is conditional, or
-    None.
+    Judges have levels `own` (m,) and `row_weights` (m,). `sums` (m, L + 1) are the sums of all other
+    factors over the rows of each level; `rest` are these sums for the denominator of a conditional
+    likelihood, or None.
     """
 
     kernel: LevelKernel
@@ -177,9 +177,10 @@ class LevelDensity:
         is_ordered: Sequence[bool],
         has_values: Sequence[bool],
     ) -> LevelDensity:
-        """Choose bandwidths for training levels (n, q), weights (n,), by leave-one-out likelihood.
+        """Return the distribution of training levels (n, q) with weights (n,), with fitted bandwidths.
 
-        A coordinate with `has_values` has a value at level 0; if no row has one, level 0 is impossible.
+        In coordinates with `has_values`, level 0 means a value that is no atom; it has probability zero
+        if no row has it.
         """
         kernels = []
         for k, (n, ordered) in enumerate(zip(n_levels, is_ordered, strict=True)):
@@ -236,7 +237,7 @@ class LevelDensity:
 
 
 def one_row(weights: np.ndarray) -> np.ndarray:
-    """Return what weights (n,) lose where one row is left out: 1 if they are numbers of copies."""
+    """Return the weight (n,) of one copy of each row: at most 1 for whole weights, else the weight."""
     is_count = np.all(weights == np.round(weights))
     return np.minimum(weights, 1.0) if is_count else weights
 

@@ -2,7 +2,8 @@
 
     z = log(w) + w / m,    w = m omega(z - log m)
 
-with the Wright omega function, omega + log(omega) = z. Tails of a density of z are tails in units of w.
+with the Wright omega function, omega + log(omega) = z. Far above the knot m, z is about
+w / m, so that the tail of a density of z has the same shape in w.
 """
 
 from __future__ import annotations
@@ -26,5 +27,5 @@ def to_line(w: np.ndarray, knot: float) -> tuple[np.ndarray, np.ndarray]:
 
 
 def from_line(z: np.ndarray, knot: float | np.ndarray) -> np.ndarray:
-    """Return the distances of z."""
+    """Return the distances w of coordinates z: the inverse of `to_line`."""
     return knot * wrightomega(z - np.log(knot))

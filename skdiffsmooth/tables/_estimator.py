@@ -23,12 +23,12 @@ from ._fitting import fit_mixed
 
 # Errors of log-densities, in nats, that are reported by a warning.
 _LARGE_ERROR = 0.25
-# Errors of log-densities of columns given the others, which are compared and need not be accurate.
+# Requested error, in nats, of log-densities of columns given the others, which are only compared.
 _TOLERANCE_OF_OTHERS = 0.25
 
 
 class TakesTables:
-    """A mixin for estimators that take columns of every kind with missing cells, by their tags."""
+    """A mixin that sets the scikit-learn tags for tables: missing, text and categorical cells."""
 
     def __sklearn_tags__(self) -> Any:
         tags: Any = super().__sklearn_tags__()  # type: ignore[misc]
@@ -39,11 +39,11 @@ class TakesTables:
 
 
 class TableDensity(TakesTables, DensityEstimatorMixin, BaseEstimator):
-    """The density of a whole row of a table with columns of any kind, and rows drawn from it.
+    """Joint density of all columns of a table, of any kind, which also draws and imputes rows.
 
-    Columns may be categories, booleans, counts, rounded or exact numbers, with bounds, with values that
-    many rows hold exactly (zeros), periodic, or dates; cells may be missing, when it is fitted and when
-    it is used.
+    Columns may hold categories, booleans, counts, dates, or rounded or exact numbers, which may be
+    bounded, periodic, or equal to one value (such as zero) in many rows. Cells may be missing in `fit`
+    and in all other methods.
 
     >>> import pandas as pd
     >>> import numpy as np
@@ -71,36 +71,38 @@ class TableDensity(TakesTables, DensityEstimatorMixin, BaseEstimator):
         result.
     density : estimator, default=None
         The density of continuous columns: any density of this package that takes weights. None is
-        ``SmoothedScoreDiffusion()``. That and `KDESampler` are fitted once for each set of columns that
-        have values together; other densities are fitted again for each combination of levels on which
+        ``SmoothedScoreDiffusion()``. This and `KDESampler` are fitted once for each set of columns with
+        a density of its own; other densities are fitted again for each combination of levels on which
         the continuous columns depend, which can take long. ``KDESampler("scott")``, with one bandwidth
         for each column, is the fastest for columns of different units.
     random_state : int, RandomState or None, default=None
-        Seed of `sample` and `impute` where a call passes none. None draws anew at every call.
+        Seed of `sample` and `impute` where a call passes none. With None every call draws other rows.
     new_levels : {"error", "missing"}, default="error"
-        What a query with a level becomes that the column does not have: an error, or a cell that is
-        missing where others are conditional on it, and of which the log-density is that of half a
-        training row, for all such values of a column together. Use "missing" in searches over tables of
-        rare levels. Categories of the dtype that no training row has are always treated like this. Draws
-        have none of these.
+        How a query with a new level, one that the column does not have, is treated. "error" raises
+        ValueError. "missing" takes the cell as missing in the densities of the other columns, and gives
+        all new levels of a column together the probability of half a training row; use it in searches
+        over tables with rare levels. Categories of the dtype that no training row has are always treated
+        as with "missing". New levels are never drawn.
     verbose : int, default=0
         1 reports the progress of calls, and the time that is left.
 
     Attributes
     ----------
     columns_ : TableColumns
-        The kind of each column, with atoms, units, bounds and missing cells. Print it to read them.
+        The kind of each column, with its atoms (values that many rows hold exactly), unit, bounds and
+        missing cells. Print it to read them.
     lambdas_ : dict from column to float
-        Bandwidth, from 0 to 1, of the kernel of levels in the probability of the levels, for each column
-        that has levels or atoms: at 0 the column depends on others as in the rows, at 1 on none.
+        For each column with levels or atoms, the bandwidth, from 0 to 1, of its kernel in p(c), see
+        Notes: at 0 a training row gives weight to its own level only, at 1 the column is independent.
     parts_ : list of dict
-        For each set of continuous columns with a density of its own: its `columns`, the number of its
-        (different) `rows`, the fitted `density`, and `lambdas`, the bandwidths of the kernels of levels
-        by which rows are weighted: at 0 only rows of the same level count, at 1 the continuous columns
-        do not depend on the column. Columns with atoms come last, as densities given all others.
+        For each set of continuous columns with a density of its own: its `columns`; `rows`, the number
+        of training rows; the fitted `density`; and `lambdas`, the bandwidths of the kernels of levels
+        that weight the rows: at 0 only rows of the same level have weight, at 1 the density does not
+        depend on that column. Densities of columns with atoms given the others, with the number of
+        different `rows`, come last.
     base_measure_ : dict from column to str
-        What the log-density of each column is with respect to: see Notes. Log-densities of two models
-        can be compared where these are equal.
+        The measure of each column's log-density; see Notes. Log-densities of two models can be compared
+        only if these measures are equal.
     density_ : MixedDensity
         The fitted distribution of levels and values.
     n_features_in_, feature_names_in_ : int, ndarray of shape (n_features,)
@@ -109,38 +111,40 @@ class TableDensity(TakesTables, DensityEstimatorMixin, BaseEstimator):
     See Also
     --------
     TableColumns : The kinds of columns and how they are detected.
-    skdiffsmooth.compose.DensityClassifier : Classes by the density of each.
+    skdiffsmooth.compose.DensityClassifier : Classifies rows by the density of each class.
 
     Notes
     -----
-    With the levels c of a row (its categories, and which columns are at an atom) and the numbers z,
+    A row has levels c (its categories, and which columns are at an atom) and numbers z, with density
     ``p(c, z) = p(c) p(z | c)``: p(c) is a sum of kernels of levels over the training rows, and p(z | c)
-    the density of the training rows weighted by such kernels. Their bandwidths have the highest
-    leave-one-out likelihood. Metric, scales and background are chosen once, and one scale for all
-    levels.
+    the density of the training rows weighted by such kernels. The bandwidths of these kernels maximise
+    the leave-one-out likelihood. Metric, scale and background of the default `density` are the same for
+    all levels.
 
     Log-densities are in nats, with respect to the counting measure for levels, atoms and recorded
-    values of columns with a unit (the probability of the cell, the unit wide), and to Lebesgue measure
-    in the units of the column for exact numbers. Sums over levels and cells of integrals are one.
-    Compare models of the same declarations only.
+    values of columns with a unit (the probability of the cell, the interval of one unit about the
+    value), and to Lebesgue measure in the units of the column for exact numbers. The density, summed
+    over levels and cells and integrated over exact numbers, is one. Compare only models with the same
+    `base_measure_`.
 
-    Probabilities of cells are means of the density over 27 points in one column and over 17 or 31 in
-    more (up to nine times as many where errors exceed 0.2 nats), inside the logarithm, unless density
-    times width differs from that by less than 0.01 nats in the mean. Missing levels are summed over, and
-    missing values integrated out (at 44 to 4096 points for each row, until the error is 0.03 nats).
+    The probability of a cell is its width times the mean density at 27 points of it, or at 17 or 31 if
+    several columns have cells (up to nine times as many where errors exceed 0.2 nats). The density at
+    the recorded value replaces the mean where this changes the logarithm by less than 0.01 nats on
+    average. Missing levels are summed over, and missing values integrated out (at 44 to 4096 points for
+    each row, until the error is 0.03 nats).
 
-    Columns with atoms have, where they are at none, a kernel density given all other columns, about a
-    regression; `density` is that of the columns without atoms, or of all where all have atoms. So a
-    zero that depends on nothing has its frequency as its probability whatever the other columns are.
+    Values of a column with atoms that are no atom have a kernel density given all other columns,
+    centred on a regression; `density` models the columns without atoms, or all columns if all have
+    atoms. So an atom that is independent of the other columns has its frequency as its probability,
+    whatever their values are.
 
-    Columns of which fewer than ten different rows have all values are independent of one another given
+    Columns that have values together in fewer than ten different rows are modelled as independent given
     the levels, with a warning.
 
-    Cost: one fit of `density` for the columns without atoms (for each set of columns that are at none
-    where all have atoms), and a second one in the scale that is chosen given the levels;
-    `score_samples` and `sample` evaluate one model for each
-    combination of levels among the rows, of those on which the continuous columns depend
-    (docs/evidence/mixed.md has times).
+    Cost: `density` is fitted to the columns without atoms (if all have atoms, to each set of columns
+    that are at no atom together), and again with the scale that is chosen given the levels;
+    `score_samples` and `sample` evaluate one model for each combination, in the queried rows, of the
+    levels on which the continuous columns depend (docs/evidence/mixed.md has times).
 
     References
     ----------
@@ -194,8 +198,8 @@ class TableDensity(TakesTables, DensityEstimatorMixin, BaseEstimator):
 
         Notes
         -----
-        Rows with missing cells count in the distribution of the levels that they have, and in the
-        density of each set of columns in which they have all values.
+        A row with missing cells is used for the distribution of the levels that it has, and for the
+        density of each set of columns in which it has all values.
         """
         density = SmoothedScoreDiffusion() if self.density is None else self.density
         check_member("density", density, compared=True)
@@ -219,14 +223,14 @@ class TableDensity(TakesTables, DensityEstimatorMixin, BaseEstimator):
         return clone(self).set_params(kinds=columns.kinds), columns
 
     def _columns_of(self, X: Any, sample_weight: Any) -> TableColumns:
-        """Return the columns of X, which treat new levels as the parameter says."""
+        """Return the `TableColumns` of X, with the parameter `new_levels`."""
         check_choice("new_levels", self.new_levels, ("error", "missing"))
         columns = TableColumns.fit(X, self.kinds, sample_weight)
         return replace(columns, new_levels=self.new_levels)
 
     @property
     def lambdas_(self) -> dict[Any, float]:
-        """Bandwidths of the kernels of levels in the probability of the levels."""
+        """Bandwidths of the kernels of levels in p(c), the distribution of levels, by column."""
         check_is_fitted(self, "density_")
         return self._by_name(self.density_.level_density.kernels)
 
@@ -247,7 +251,7 @@ class TableDensity(TakesTables, DensityEstimatorMixin, BaseEstimator):
 
     @property
     def base_measure_(self) -> dict[Any, str]:
-        """The measure with respect to which the log-density of each column is."""
+        """The measure with respect to which the log-density of each column is defined."""
         check_is_fitted(self, "density_")
         return self.columns_.base_measure
 
@@ -273,23 +277,23 @@ class TableDensity(TakesTables, DensityEstimatorMixin, BaseEstimator):
         Parameters
         ----------
         X : DataFrame or array-like of shape (n_samples, n_features)
-            Rows; the density of a row with missing cells is that of the others.
+            Rows. Missing cells are summed over or integrated out.
         given : collection of column labels, default=None
-            Columns on whose values in X the density of the others is conditional.
+            Columns on which the density is conditional, at their values in X.
         columns : collection of column labels, default=None
             Columns whose density is returned; the rest is summed over and integrated out. None is all
             that are not in `given`.
         return_error : bool, default=False
-            Whether to return the standard error of averages over cells, of sums and of integrals over
-            missing values beside it.
+            Whether to return also the standard error from averages over cells, and from sums and
+            integrals over missing values.
 
         Returns
         -------
         log_density : ndarray of shape (n_samples,)
             In nats, with respect to ``base_measure_``.
         error : ndarray of shape (n_samples,)
-            Standard error of each in nats, if `return_error`. That of integrals over two and more
-            missing numbers is about 0.03; over one number an upper bound of 0.1.
+            Standard error of each log-density in nats, if `return_error`: about 0.03 for an integral
+            over two or more missing numbers; for one missing number an upper bound, 0.1.
 
         Raises
         ------
@@ -324,7 +328,7 @@ class TableDensity(TakesTables, DensityEstimatorMixin, BaseEstimator):
     def _given_others(self, X: Any) -> np.ndarray:
         """Return the log-density (n, d) of each column of rows X given the others.
 
-        In one call, since rows of the same levels have one model, whatever is missing.
+        All are computed in one call, so that the model of each combination of levels is made once.
         """
         whole = self.columns_.encode(X)
         every = np.arange(len(self.columns_.columns))
@@ -340,17 +344,17 @@ class TableDensity(TakesTables, DensityEstimatorMixin, BaseEstimator):
 
     @on_one_fit
     def sample(self, n_samples: int = 1, random_state: Any = None, *, given: Any = None) -> Any:
-        """Draw new rows, as a table like that of training.
+        """Return new rows drawn from the density, as a table like the training table.
 
         Parameters
         ----------
         n_samples : int, default=1
-            How many.
+            Number of rows.
         random_state : int, RandomState or None, default=None
             Source of the draws. None is the estimator's own `random_state`; where that is None too,
             every call draws anew.
         given : mapping from column to value, default=None
-            Condition the draws on these columns; each value one of the column, or one for each row.
+            Columns on which draws are conditional: for each, one value, or one value for each row.
 
         Returns
         -------
@@ -384,7 +388,7 @@ class TableDensity(TakesTables, DensityEstimatorMixin, BaseEstimator):
     ) -> Any:
         """Return n rows as a table; with `only_levels` numbers that are not given are missing.
 
-        Rows that are `for_means` may be equal.
+        With `for_means` some rows may be equal, which is good enough for averages over rows.
         """
         rows = self.columns_.encode_given({} if given is None else given, n)
         self.density_.warn_of_support(rows)
@@ -422,11 +426,11 @@ class TableDensity(TakesTables, DensityEstimatorMixin, BaseEstimator):
 
     @property
     def _table_(self) -> TableColumns:
-        """Return how rows of tables are read; the estimators made of densities have it too."""
+        """The `TableColumns` that reads queries; estimators composed of densities have it too."""
         return self.columns_
 
     def _only(self, rows: EncodedTable, kept: np.ndarray) -> EncodedTable:
-        """Return rows in which all columns but those of some indices are missing."""
+        """Return rows in which all columns except those with indices `kept` are missing."""
         levels, values = np.full_like(rows.levels, -1), np.full_like(rows.values, np.nan)
         for index in kept:
             column = self.columns_.columns[index]

@@ -1,8 +1,9 @@
-"""Fits the density of whole rows: which coordinates have a density together, and what each is fitted to.
+"""Fits `MixedDensity`: which coordinates have a joint density, and the rows to which it is fitted.
 
-Coordinates without atoms have one density for each set of them that rows have values in; columns with
-atoms one given these, for each set of them that are at no atom together. Sets with few rows have no
-density of their own: their columns are independent given the levels, with a warning.
+Coordinates of columns without atoms have one joint density (if all columns have atoms, one for each set
+that is at no atom together). Columns with atoms have a density given these, for each set of them that is
+at no atom together. Sets with few rows have no density of their own: their columns are independent given
+the levels (or given all other columns), with a warning.
 """
 
 from __future__ import annotations
@@ -26,9 +27,9 @@ from ._relations import warn_of_relations
 
 # Fewest rows with which a set of coordinates has a density of its own.
 _FEWEST_ROWS = 10
-# Share of the rows in sets of columns with atoms that have none, above which this is a warning.
+# `fit` warns if more of the rows than this fraction are in sets of columns that have no density.
 _SHARE_OF_FEW = 0.02
-# Share of the time of a fit that columns with atoms take, and that the choice of points of cells takes.
+# Fractions of the fit time, for progress, of columns with atoms, and of the choice of points of cells.
 _SHARE_OF_GATED, _SHARE_OF_POINTS = 0.15, 0.15
 
 
@@ -44,12 +45,12 @@ class _Training(NamedTuple):
 def fit_mixed(
     table: TableColumns, rows: EncodedTable, weights: np.ndarray, density: Any
 ) -> MixedDensity:
-    """Return the density of n rows of positive weights (n,); `density` is that of their numbers."""
+    """Return the density of n rows of positive weights (n,); `density` is the estimator for numbers."""
     n_levels = [each.n_levels for each in table.discrete]
     is_ordered = [each.ordered for each in table.discrete]
     has_values = [each.gates is not None for each in table.discrete]
     level_density = LevelDensity.fit(rows.levels, weights, n_levels, is_ordered, has_values)
-    # Masses are equal: the fewer rows a level has the more it borrows from others.
+    # Masses are equal: the fewer rows a level has, the larger the part of its weight from other levels.
     kernels = [
         LevelKernel(np.full(n, 1 / n), ordered)
         for n, ordered in zip(n_levels, is_ordered, strict=True)
@@ -104,9 +105,9 @@ def fit_mixed(
 
 
 def _fit_gated(fitted: MixedDensity, columns: np.ndarray, training: _Training) -> int:
-    """Add the density of columns off their atoms, and return the number of rows available for it.
+    """Return the number of rows in which columns are at no atom, after adding their density.
 
-    No density of several columns is added where this number is small.
+    No density is added if this number is 0, or below ten with several columns.
     """
     rows, z, weights, kernels = training
     table = fitted.table
@@ -155,7 +156,7 @@ def _fit_part(
     *,
     is_alone: bool,
 ) -> None:
-    """Add the density of the coordinates of some indices, fitted to rows with values in all of them."""
+    """Add the density of the coordinates with indices `key`, fitted to rows with values in all."""
     rows, z, weights, kernels = training
     table, columns = fitted.table, np.array(key, dtype=np.intp)
     (used,) = np.nonzero(~np.isnan(z[:, columns]).any(axis=1))
@@ -196,7 +197,7 @@ def _fit_part(
 
 
 def _with_periods(table: TableColumns, density: Any, key: tuple[int, ...]) -> Any:
-    """Return the density with the periods of the coordinates of some indices."""
+    """Return the density with the parameter `periods` of the coordinates with indices `key`."""
     periods = {
         i: table.continuous[k].period
         for i, k in enumerate(key)

@@ -1,4 +1,4 @@
-"""Frames of pandas and polars and arrays of numpy: their columns as plain arrays, and back."""
+"""Converts frames of pandas and polars and arrays of numpy to one plain array per column, and back."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from scipy.sparse import issparse
 
 from .._utils.validation import check_detached
 
-# Larger integers have no float64 of their own.
+# float64 does not represent all larger integers.
 _LARGEST_INTEGER = 2**53
 # pandas has two dtypes called string[pyarrow]; this is ArrowDtype's.
 _ARROW_STRING = "arrow string"
@@ -26,7 +26,7 @@ class Cells:
 
     # "number" or "flag" (float64), "label" (Python objects), "date" or "duration" (those of numpy)
     family: str
-    values: np.ndarray  # (n,); where a cell is missing the value means nothing
+    values: np.ndarray  # (n,); arbitrary where a cell is missing
     missing: np.ndarray  # (n,) which cells are missing
 
 
@@ -38,13 +38,13 @@ class ColumnType:
     family: str  # see `Cells`
     is_whole: bool = False  # whether it holds integers only
     categories: tuple[Any, ...] | None = None  # of a categorical dtype
-    is_ordered: bool = False  # whether these have an order
+    is_ordered: bool = False  # whether the categories have an order
     resolution: str = ""  # unit of the ticks of dates and durations
     zone: str | None = None  # time zone of dates
 
     @property
     def limits(self) -> tuple[float, float]:
-        """The lowest and the highest number that the dtype holds, and float64 beside it."""
+        """The lowest and the highest number that both the dtype and float64 represent."""
         name = self.dtype.lower()
         if self.is_whole:
             parsed = re.match(r"(u?)int(\d+)", name)
@@ -58,7 +58,7 @@ class ColumnType:
 
     @property
     def is_single(self) -> bool:
-        """Whether it holds float32."""
+        """Whether the column holds float32."""
         return self.dtype.lower() in ("float32", "float[pyarrow]")
 
 
@@ -72,7 +72,7 @@ class FrameType:
     index_name: Any = None
     columns_name: Any = None
     has_object_names: bool = False  # whether labels are stored as objects, not as their common type
-    dtype: str = "object"  # of an array
+    dtype: str = "object"  # of an array of numpy
 
     def build(self, columns: Sequence[Cells], index: Any = None) -> Any:
         """Return a frame of columns, with an index of pandas, or one of row numbers."""
@@ -350,7 +350,7 @@ def _make_polars_series(name: str, kind: ColumnType, cells: Cells) -> Any:
     import polars as pl
 
     if kind.family == "label":
-        # Where nothing was known the values that were drawn have the type.
+        # A training column that held only nulls gets the type of the values.
         dtype: Any = None if kind.dtype == "Null" else getattr(pl, kind.dtype)
         if kind.categories is not None:
             dtype = dtype(kind.categories)
@@ -524,8 +524,8 @@ def _read_numeric(
     if is_whole and np.any(np.abs(values[~missing]) > _LARGEST_INTEGER):
         raise ValueError(
             f"column {name!r} of X holds integers beyond 2**53, such as "
-            f"{values[~missing][np.argmax(np.abs(values[~missing]))]:.0f}, which floats cannot "
-            "tell apart; expected smaller ones. If it is an identifier, leave it out by "
+            f"{values[~missing][np.argmax(np.abs(values[~missing]))]:.0f}, which float64 does "
+            "not represent exactly; expected smaller ones. If it is an identifier, leave it out by "
             f"kinds={{{name!r}: None}}, or convert it to text."
         )
     return ColumnType(dtype, "number", is_whole), Cells("number", values, missing)
@@ -554,7 +554,7 @@ def _objects(values: Sequence[Any]) -> np.ndarray:
 
 
 def _with_missing(cells: Cells, missing_value: Any = None) -> np.ndarray:
-    """Return values as objects, with one for missing cells."""
+    """Return values as objects, with `missing_value` in missing cells."""
     values = cells.values.astype(object)
     values[cells.missing] = missing_value
     return values

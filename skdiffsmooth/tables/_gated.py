@@ -1,13 +1,14 @@
-"""The density of columns with atoms, where they are not at one, given all other columns.
+"""The density of columns with atoms, where they are at no atom, given all other columns.
 
 With the coordinates x of columns that always have a value, and y of columns with atoms that are at none,
 
     p(y | x, c) = sum_i v_i(x, c) prod_g N(y_g; y_ig + b_g(x, c) - b_g(x_i, c_i), h_g),
 
 v_i proportional to ``w_i K(c, c_i) prod_j exp(-((x_j - x_ij) / s_j)^2 / 2)``: a kernel estimate of a
-conditional density (Hall, Racine and Li 2004), shifted by a regression b. All rows count in the
-density of x, whether y is at an atom or not, so that the probability of the atom given x is that of
-the levels where y does not depend on x. It is normalised, and marginals over y are in closed form.
+conditional density (Hall, Racine and Li 2004) with bandwidths s and h, shifted by a regression b. The
+density of x is estimated from all rows, whether y is at an atom or not, so that an atom that is
+independent of x has the same probability for all x. p(y | x, c) is normalised, and its marginals are in
+closed form.
 """
 
 from __future__ import annotations
@@ -25,8 +26,9 @@ from .._utils.periods import wrapped
 from ._discrete import LevelKernel, choose_lambdas, one_row, products, some_rows
 from ._distances import from_line
 
-# Weight of two logistic distributions, half of it each: one about the regression line, and one of all
-# rows, which bounds the loss where the line is far off. All rows among the near ones have it, too.
+# Weight of a background of two logistic distributions, half of it each: one about the regression, and
+# one about the mean of all rows, which bounds the loss where the regression is far off. It is also the
+# weight of all rows, without kernels of x, among the row weights v_i.
 _BACKGROUND = 0.02
 _LOGISTIC = np.sqrt(3) / np.pi
 # Bandwidths that are compared: of x in standard deviations, of y in those of the regression residuals.
@@ -34,10 +36,10 @@ _OF_X = (0.1, 0.2, 0.35, 0.6, 1.0, 1.7, 3.0, np.inf)
 _OF_Y = (0.05, 0.08, 0.12, 0.18, 0.25, 0.35, 0.5, 0.7, 1.0)
 # Most left-out rows whose likelihood chooses the bandwidths, and passes over all coordinates.
 _MOST_JUDGES, _N_SWEEPS = 256, 4
-# A coordinate is linear above the geometric mean of the distances divided by one of these factors; the
-# largest logarithm that is used.
+# A mapped coordinate is linear in distances above a threshold, the geometric mean of all distances over
+# one of these factors; the largest logarithm that is used.
 _FACTORS, _LARGEST_LOG = (1.0, 4.0, 20.0), 600.0
-# Lower bound on one minus the leverage of a row, by which its left-out residual is divided.
+# Lower bound on one minus a row's leverage, by which its residual is divided if the row is left out.
 _LEAST_LEFT = 1e-6
 # Ridge penalties that are compared, in variances of a column; least decrease of the log variance of the
 # residuals for which indicators of a column are added.
@@ -68,7 +70,7 @@ class Regression:
     ends: np.ndarray
 
     def at(self, x: np.ndarray, levels: np.ndarray) -> np.ndarray:
-        """Return its values (m, k) at x (m, p) and levels (m, q)."""
+        """Return the regression values (m, k) at x (m, p) and levels (m, q)."""
         features = self.features(x, levels)
         return np.clip(self.intercept + features @ self.coefficients, *self.ends)
 
@@ -85,7 +87,7 @@ class Regression:
 
 
 class _Setting(NamedTuple):
-    """Training rows: the part (n,) of the weight of a row that is left out; scale and periods of x."""
+    """Distinct training rows; one copy of a row has the fraction `one_share` (n,) of its weight."""
 
     levels: np.ndarray
     weights: np.ndarray
@@ -97,7 +99,7 @@ class _Setting(NamedTuple):
 
 
 def _regress(x: np.ndarray, y: np.ndarray, setting: _Setting) -> tuple[Regression, np.ndarray]:
-    """Return the regression of y (n, k) with the least left-out errors, and these (n, k)."""
+    """Return the regression of y (n, k) with the least left-out errors, and these errors (n, k)."""
     levels, weights, one_share, n_levels, mean, scale, periods = setting
     best, chosen, empty = np.inf, None, np.empty((2, y.shape[1]))
     ends = x.min(axis=0), x.max(axis=0)
@@ -146,15 +148,15 @@ class GatedPart:
     y: np.ndarray  # (n, k)
     levels: np.ndarray  # (n, q)
     weights: np.ndarray  # (n,)
-    kernels: list[LevelKernel]  # by which rows are weighted, one for each discrete coordinate
+    kernels: list[LevelKernel]  # which weight the rows, one for each discrete coordinate
     periods: np.ndarray  # (p,) of x; 0 is none
     of_x: np.ndarray  # (p,) bandwidths; a coordinate with an infinite one does not matter
-    of_y: np.ndarray  # (k,)
+    of_y: np.ndarray  # (k,) bandwidths
     shifts: np.ndarray  # (k,) of the maps of y, see `_mapped`
     knots: np.ndarray  # (k,) of the coordinates y
     regression: Regression  # its values are the b(x, c) of the formula
-    residual: np.ndarray  # (n, k) deviations of y, each from the regression without the row
-    deviation: np.ndarray  # (k,) standard deviations from it
+    residual: np.ndarray  # (n, k) deviations of y from the regression, fitted without that row
+    deviation: np.ndarray  # (k,) standard deviations of the residuals
 
     @property
     def relevant(self) -> np.ndarray:
@@ -177,9 +179,10 @@ class GatedPart:
     def _log_tails(
         self, line: np.ndarray, low: np.ndarray, high: np.ndarray, observed: np.ndarray
     ) -> np.ndarray:
-        """Return log-densities (2, m) of logistics of weight 1/2 each, about `line` and of all rows.
+        """Return log-densities (2, m) of the two background logistics, each times its weight 1/2.
 
-        `line` (m, k) is the regression, `low` and `high` (m, k) are ends of cells.
+        `line` (m, k) is the regression, `low` and `high` (m, k) are ends of cells, and `observed` the
+        indices of the coordinates y that are not missing.
         """
         result = np.full((2, len(line)), np.log(0.5))
         for g in observed:
@@ -189,7 +192,7 @@ class GatedPart:
         return result
 
     def _tails(self, line: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
-        """Return centers (m, k) and standard deviations (k,) of the logistics."""
+        """Return centers (m, k) and standard deviations (k,) of each of the two background logistics."""
         center = self.weights @ self.y
         of_all = np.sqrt(self.weights @ (self.y - center) ** 2)
         return [
@@ -202,8 +205,8 @@ class GatedPart:
     ) -> np.ndarray:
         """Return log-densities (m,) of y given levels (m, q) and x (m, p).
 
-        `low` and `high` (m, k) are the ends of the cells of y, whose probability is returned, or both
-        the same value, whose density is; NaN is integrated out.
+        `low` and `high` (m, k) are the ends of the cells of y, which contribute their probability; where
+        both are equal, y contributes its density. NaN is integrated out.
         """
         result = np.empty(len(x))
         low, high, log_slopes = self._mapped(low, high)
@@ -287,13 +290,13 @@ def fit_gated(
     """Return the density of y (n, k) given x and levels, of highest leave-one-out likelihood.
 
     `knots` (k,) are those of the coordinates y that are distances from a bound (`_distances.py`), NaN
-    for others. Equal rows are one.
+    for others. Equal rows are merged.
     """
     joined = np.column_stack([*rows[:4], y])
     _, first, which = np.unique(joined, axis=0, return_index=True, return_inverse=True)
     x, low, high, levels = (each[first] for each in rows[:4])
     y, weights = y[first], np.bincount(which.ravel(), weights=rows.weights)
-    # Which part of equal rows is left out with one of them.
+    # The fraction of the weight of equal rows that leaving one of them out removes.
     one = np.bincount(which.ravel(), weights=rows.weights * one_row(rows.weights)) / weights
     left = one / weights
     mean, of_rows = np.average(x, axis=0, weights=weights), weights / weights.sum()
@@ -303,7 +306,7 @@ def fit_gated(
     setting = _Setting(levels, of_rows, left, n_levels, mean, scale, periods)
     shifts = np.full(len(columns), np.nan)
     for g in np.flatnonzero(~np.isnan(knots)):
-        # A relation may be simple in the logarithm, or in the column.
+        # The regression may fit better to the logarithm of the distance, or to the distance.
         middle = y[:, [g]]
         log_distance = _log_distance(middle, knots[[g]])[0]
         tried = [np.nan, *(np.log(_FACTORS) - of_rows @ log_distance[:, 0])]
@@ -330,9 +333,9 @@ def fit_gated(
 
 
 class _Choice:
-    """Choose bandwidths of highest likelihood of rows `judges` (m,), fitted without each of them.
+    """Chooses the bandwidths at which left-out rows, `judges` (m,), have the highest likelihood.
 
-    `kept` (m, n) is the fraction of each row's weight that remains then.
+    `kept` (m, n) is the fraction of each row's weight that remains where a judge is left out.
     """
 
     def __init__(
@@ -347,20 +350,20 @@ class _Choice:
         self.kept = kept
         self.low, self.high = ends[0][judges], ends[1][judges]
         self.residual = part.residual
-        # A judge's own regression is the one without it.
+        # The regression at a judge is the one that was fitted without it.
         self.line = part.y[judges] - part.residual[judges]
         tails = part._log_tails(self.line, self.low, self.high, np.arange(len(part.columns)))
         self.log_logistic = np.logaddexp(*tails)
 
     def of_x(self, j: int, width: float) -> np.ndarray | float:
-        """Return log kernels (m, n) of one coordinate x."""
+        """Return log kernels (m, n) of coordinate j of x, between judges and rows."""
         if np.isinf(width):
             return 0.0
         x = self.part.x[:, j]
         return _log_kernel(x[self.judges], x, self.part.periods[j], width)
 
     def of_y(self, g: int, width: float) -> np.ndarray:
-        """Return log kernels (m, n) of one coordinate y."""
+        """Return log kernels (m, n) of coordinate g of y, between judges and rows."""
         a, b = self.low[:, g] - self.line[:, g], self.high[:, g] - self.line[:, g]
         return _log_normal(a, b, self.residual[:, g], width)
 
@@ -403,7 +406,7 @@ class _Choice:
         weights = others * np.exp(near - near.max(axis=1, keepdims=True))
         tiny = np.finfo(np.float64).tiny
         weights = (1 - _BACKGROUND) * weights / np.maximum(weights.sum(axis=1, keepdims=True), tiny)
-        # A single row has no others.
+        # The sum is zero if there is a single row.
         weights += _BACKGROUND * others / np.maximum(others.sum(axis=1, keepdims=True), tiny)
         shift = close.max(axis=1)
         kernel = shift + np.log(
@@ -428,10 +431,10 @@ def _log_distance(y: np.ndarray, knots: np.ndarray) -> tuple[np.ndarray, np.ndar
 
 
 def _mapped(y: np.ndarray, shifts: np.ndarray, knots: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return coordinates y (m, k) mapped so that they are linear above a distance, and log slopes.
+    """Return mapped coordinates y (m, k), linear in the distance where it is large, and log slopes.
 
-    With w = exp(shift) times the distance the coordinate is log(exp(w) - 1), with log slopes (m, k);
-    where the shift is NaN it is y.
+    With w = exp(shift) times the distance from the bound, y is mapped to log(exp(w) - 1); where the
+    shift is NaN, y is not mapped. Log slopes (m, k) are those with respect to y.
     """
     used = ~np.isnan(shifts)
     mapped, log_slopes = y.copy(), np.zeros_like(y)
@@ -457,7 +460,7 @@ def _unmapped(mapped: np.ndarray, shifts: np.ndarray, knots: np.ndarray) -> np.n
 
 
 def _log_kernel(a: np.ndarray, b: np.ndarray, period: float, width: float) -> np.ndarray:
-    """Return log kernels (m, n), one at distance 0, of a (m,) and b (n,)."""
+    """Return logarithms (m, n) of Gaussian kernels, one at distance 0, between a (m,) and b (n,)."""
     distance = np.subtract.outer(a, b)
     if period:
         distance = wrapped(distance, period)
@@ -465,7 +468,7 @@ def _log_kernel(a: np.ndarray, b: np.ndarray, period: float, width: float) -> np
 
 
 def _log_normal(low: np.ndarray, high: np.ndarray, centers: np.ndarray, width: float) -> np.ndarray:
-    """Return log-probabilities (m, n) of intervals (m,) under Gaussians (n,), densities of points."""
+    """Return log-probabilities (m, n) of intervals under Gaussians (n,); log-densities of points."""
     below = (low[:, None] - centers) / width
     result = -0.5 * below**2 - np.log(width * np.sqrt(2 * np.pi))
     cells = np.flatnonzero(high > low)
@@ -478,11 +481,11 @@ def _log_normal(low: np.ndarray, high: np.ndarray, centers: np.ndarray, width: f
 
 
 def _log_logistic(low: np.ndarray, high: np.ndarray, scale: float) -> np.ndarray:
-    """Return log-probabilities (m,) of intervals (m,), densities of points: the logistic ones."""
+    """Return logistic log-probabilities (m,) of intervals (m,); log-densities of points."""
     a, b = low / scale, high / scale
     result = -np.abs(a) - 2 * np.log1p(np.exp(-np.abs(a))) - np.log(scale)
     cells = high > low
-    # On the side where both ends are in the lower tail differences are accurate.
+    # Intervals above zero are reflected, since differences are accurate in the lower tail.
     flipped = a[cells] > 0
     lower, upper = np.where(flipped, -b[cells], a[cells]), np.where(flipped, -a[cells], b[cells])
     with np.errstate(divide="ignore"):

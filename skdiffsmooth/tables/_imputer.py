@@ -16,8 +16,8 @@ from ._estimator import TableDensity, TakesTables
 class DensityImputer(TakesTables, TransformerMixin, SavedWithVersion, BaseEstimator):
     """Imputer that fills missing cells given the other cells of their row, under one density of rows.
 
-    All missing cells of a row are drawn together from their distribution given what is there, so that
-    they fit one another; categories, bounds, rounding and dtypes are those of the training table.
+    All missing cells of a row are drawn together from their distribution given the observed cells, so
+    that they are consistent; categories, bounds, rounding and dtypes are those of the training table.
     Observed cells stay as they are.
 
     >>> import numpy as np
@@ -34,17 +34,16 @@ class DensityImputer(TakesTables, TransformerMixin, SavedWithVersion, BaseEstima
     Parameters
     ----------
     estimator : TableDensity, default=None
-        The density that is fitted, with the kinds of columns that are declared. None is
-        ``TableDensity()``.
+        The density that is fitted; declare kinds of columns in its `kinds`. None is ``TableDensity()``.
     strategy : {"draw", "mean"}, default="draw"
-        What missing cells become. "draw" draws them; use it for whatever depends on variances or
-        relations, and several times, with other seeds, for multiple imputation. "mean" is the mean of
+        What replaces missing cells. "draw" draws them; use it for estimates that depend on variances or
+        relations between columns, and with several seeds for multiple imputation. "mean" is the mean of
         numbers and the most frequent level; use it to predict single cells.
     n_draws : int, default=50
-        Number of draws from which a mean is taken; its standard error is that of the cell's
-        distribution divided by the root of this number.
+        Number of draws for "mean"; the standard error of a mean is the standard deviation of the cell's
+        distribution divided by the square root of `n_draws`.
     random_state : int, RandomState or None, default=None
-        Seed of the draws. With an integer `transform` returns the same every time; None draws anew.
+        Seed of the draws. With an integer all calls of `transform` draw the same, with None they differ.
 
     Attributes
     ----------
@@ -61,14 +60,15 @@ class DensityImputer(TakesTables, TransformerMixin, SavedWithVersion, BaseEstima
 
     Notes
     -----
-    For multiple imputation fit once and transform with several seeds; an estimate is the mean over the
-    tables, and its variance that within plus (1 + 1/m) times that between them (Rubin 1987):
+    For multiple imputation fit once and transform with m seeds. The estimate is the mean over the m
+    tables; its variance is the mean variance within tables plus (1 + 1/m) times the variance between
+    tables (Rubin 1987):
 
     >>> imputer = DensityImputer().fit(frame)
     >>> tables = [imputer.set_params(random_state=seed).transform(frame) for seed in range(5)]
 
-    It needs no column to be complete, and takes cells to be missing at random: whether a cell is missing
-    may depend on the observed cells of its row, but not on what is missing.
+    No column needs to be complete. Cells are assumed to be missing at random: whether a cell is missing
+    may depend on the observed cells of its row, but not on missing values.
 
     References
     ----------
@@ -131,8 +131,8 @@ class DensityImputer(TakesTables, TransformerMixin, SavedWithVersion, BaseEstima
         Returns
         -------
         DataFrame or ndarray
-            Of the library of X, with its columns and index, or as `set_output` requests. Columns that
-            the density leaves out are returned as they are.
+            A table of the library of X, with its columns and index, or as `set_output` requests.
+            Columns that the density leaves out are returned unchanged.
 
         Raises
         ------

@@ -17,13 +17,13 @@ class Kind:
     """The base class of all kinds of columns."""
 
     name: ClassVar[str]
-    """What messages and the `repr` of `TableColumns` call it."""
+    """The name of the kind in messages and in the `repr` of `TableColumns`."""
 
     def __repr__(self) -> str:
-        """Return the call that makes this kind, without defaults."""
+        """Return the call that makes this kind, without default arguments."""
         shown, needs_label = [], False
         parameters = fields(self)  # type: ignore[arg-type]
-        # Positional ones come first.
+        # Positional parameters come first.
         for parameter in sorted(parameters, key=lambda parameter: bool(parameter.kw_only)):
             value = getattr(self, parameter.name)
             if not parameter.init or (value is parameter.default or value == parameter.default):
@@ -36,7 +36,7 @@ class Kind:
 
 @dataclass(frozen=True, repr=False)
 class WithLevels(Kind):
-    """The base class of kinds whose values are some of a list of levels."""
+    """The base class of kinds whose values are levels, from a list."""
 
     levels: tuple[Any, ...] | None = None
 
@@ -126,7 +126,7 @@ class Numerical(Kind):
         """The lowest and the highest value that the column may hold."""
         return -math.inf, math.inf
 
-    # Whether the continuous part has values up to its bounds, but not the bounds themselves.
+    # Whether values that are no atoms are strictly between the bounds.
     is_open: ClassVar[bool] = False
 
 
@@ -137,11 +137,11 @@ class Continuous(Numerical):
     Parameters
     ----------
     atoms : tuple of float or "auto", default="auto"
-        Values that are held exactly by a share of the rows, while the rest is continuous: zeros of
-        incomes, the limit of an instrument. "auto" detects them; ``()`` is none.
+        Values that many rows hold exactly, while the other values are continuous: zero incomes, the
+        limit of an instrument. "auto" detects them; ``()`` means no atoms.
     unit : float, None or "auto", default="auto"
-        Width in which the values were recorded, such as 0.1 for one decimal: all values that are no atom
-        differ by multiples of it. "auto" detects it; None is for values with all their digits.
+        Width to which the values were rounded, such as 0.1 for one decimal: all values that are no atom
+        differ by multiples of it. "auto" detects it; None means that values were not rounded.
 
     Raises
     ------
@@ -156,8 +156,8 @@ class Continuous(Numerical):
 class Positive(Numerical):
     """Numbers above zero, such as incomes or masses; exact zeros are an atom.
 
-    Its density is that of the logarithm, linear at large values, so nothing is lost below
-    zero, and no draw is there.
+    The density is estimated in a coordinate that is the logarithm at small values and linear at large
+    ones, so that neither probability nor draws are below zero.
 
     Parameters
     ----------
@@ -234,16 +234,16 @@ class Interval(Numerical):
 
 @dataclass(frozen=True, repr=False)
 class Periodic(Numerical):
-    """Numbers that go round in a circle, such as hours, months or angles. It is never detected.
+    """Numbers on a circle, such as hours, months or angles; this kind is never detected.
 
-    Values may lie outside one period when rows are passed; draws are in ``[origin, origin + period)``.
+    Values in X may be outside one period; draws are in ``[origin, origin + period)``.
 
     Parameters
     ----------
     period : float
         The length of the circle in the units of the column: 24 for hours.
     origin : float, default=0
-        Where draws begin: -180 for longitudes.
+        Lower end of the range of draws: -180 for longitudes.
     atoms : tuple of float or "auto", default="auto"
         See `Continuous`.
     unit : float, None or "auto", default="auto"
@@ -279,7 +279,7 @@ class Integer(Numerical):
     low, high : float or None, default=None
         The smallest and the largest value that may occur; None is no bound.
     atoms : tuple of float or "auto", default="auto"
-        See `Continuous`; the other values of the column are then counts without this value.
+        See `Continuous`; the density of the other values is estimated without rows at an atom.
     unit : float or "auto", default="auto"
         See `Continuous`. "auto" is one, or the greatest common divisor of the differences.
 
@@ -319,13 +319,13 @@ class Integer(Numerical):
 
 @dataclass(frozen=True, repr=False)
 class Datetime(Kind):
-    """Points in time. Their density is per day; the origin is the first training row.
+    """Points in time. Their density is per day; days are counted from the earliest training date.
 
     Parameters
     ----------
     unit : {"D", "h", "min", "s", "ms", "us", "ns"} or "auto", default="auto"
-        How exactly the times were recorded; draws are rounded to it. "auto" is the coarsest of these of
-        which all differences are multiples.
+        Precision of the recorded times, to which draws are rounded. "auto" is the coarsest of these
+        units in which all training times are whole numbers.
 
     Raises
     ------

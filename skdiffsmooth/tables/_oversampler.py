@@ -19,9 +19,9 @@ from ._frames import check_shape
 class DensityOverSampler(TakesTables, BaseOverSampler):
     """Over-sampler that draws rows of each small class from a density of its rows.
 
-    The rows are new ones of the distribution of the class, with the categories, bounds, rounding and
-    dtypes of the table, and not points between two rows. It has the interface of imbalanced-learn, which
-    must be installed (``pip install skdiffsmooth[imblearn]``), and works in its pipelines.
+    Rows are drawn from the estimated distribution of the class, with the categories, bounds, rounding
+    and dtypes of the table; they are not interpolated between two rows. The sampler has the interface of
+    imbalanced-learn, which must be installed (``pip install skdiffsmooth[imblearn]``).
 
     >>> import numpy as np
     >>> import pandas as pd
@@ -39,8 +39,8 @@ class DensityOverSampler(TakesTables, BaseOverSampler):
         The density that is fitted to the rows of each class; None is ``TableDensity()``, which takes
         columns of every kind. Declare kinds by ``TableDensity({"hour": Periodic(24)})``.
     sampling_strategy : float, str, dict or callable, default="auto"
-        Which classes are drawn, and how many rows, as in imbalanced-learn: "auto" draws all classes but
-        the largest up to its size.
+        Which classes are drawn, and how many rows, as in imbalanced-learn: "auto" enlarges every other
+        class to the size of the largest.
     random_state : int, RandomState or None, default=None
         Seed of the draws.
 
@@ -55,12 +55,12 @@ class DensityOverSampler(TakesTables, BaseOverSampler):
 
     See Also
     --------
-    imblearn.over_sampling.SMOTENC : Points between near rows; the most frequent of near categories.
+    imblearn.over_sampling.SMOTENC : Interpolates near rows; takes their most frequent category.
     skdiffsmooth.compose.DensityClassifier : Classifies with these densities, without drawing.
 
     Notes
     -----
-    Missing cells of X are allowed and kept; rows that are drawn have none, but in columns that the
+    Missing cells of X are allowed and kept; drawn rows have missing cells only in columns that the
     density leaves out. Sparse columns of a frame are made dense while the density is fitted.
     """
 
@@ -72,7 +72,7 @@ class DensityOverSampler(TakesTables, BaseOverSampler):
         self.random_state = random_state
 
     def _check_X_y(self, X: Any, y: Any) -> tuple[Any, Any, bool]:  # noqa: N802 (imblearn's name)
-        """Return X as it is, y, and whether y was binarised, as imbalanced-learn wants it."""
+        """Return X with dense columns, y, and whether y was one-vs-all, as imbalanced-learn expects."""
         y, is_binarized = check_target_type(y, indicate_one_vs_all=True)
         if not hasattr(X, "iloc"):
             X = validate_data(self, X, reset=True, dtype=None, ensure_all_finite="allow-nan")
@@ -88,7 +88,7 @@ class DensityOverSampler(TakesTables, BaseOverSampler):
         return X, y, is_binarized
 
     def _fit_resample(self, X: Any, y: Any) -> tuple[Any, Any]:
-        """Return the rows and classes with those that are drawn after them."""
+        """Return X and y with the drawn rows and their classes appended."""
         rng = check_generator(self.random_state)
         estimator = TableDensity() if self.estimator is None else clone(self.estimator)
         self.classifier_ = DensityClassifier(estimator).fit(X, y)
@@ -107,7 +107,7 @@ class DensityOverSampler(TakesTables, BaseOverSampler):
 
 
 def _stacked(X: Any, drawn: list[Any]) -> Any:
-    """Return the rows of X and those drawn, as X holds them."""
+    """Return X with the drawn rows appended, of the type of X."""
     if not hasattr(X, "iloc"):
         return np.concatenate([X, *drawn]) if drawn else X
     import pandas as pd

@@ -14,21 +14,21 @@ import numpy as np
 from .._coordinates.columns import ColumnSpace
 from .._utils.warnings import warn_user
 
-# A column is in a relation if its part of it, in standard deviations, is at least this: of an exact one,
-# and of one up to rounding.
+# A column is in a relation if its coefficient times its standard deviation exceeds this fraction of the
+# largest product: in an exact relation, and in one up to rounding.
 _UNRELATED, _UNRELATED_CELLS = 1e-6, 0.1
-# Largest variance of a combination of norm one that is rounding alone, in squared cells: twice 1/12.
+# Largest variance, in squared cells, that is taken as due to rounding alone: twice 1/12.
 _VARIANCE = 1 / 6
-# Fewest cells in a standard deviation, and fewest rows for each column, with which a relation harms, and
-# is none by chance.
+# Relations up to rounding are sought among columns with more than this many cells in a standard
+# deviation, and with at least this many rows for each column, so that few arise by chance.
 _FEWEST_CELLS, _FEWEST_ROWS = 5, 5
 
 
 def warn_of_relations(names: Sequence[Any], values: np.ndarray, units: np.ndarray) -> None:
-    """Warn if columns (n, p), recorded in units (p,) or exact where these are 0, satisfy relations."""
+    """Warn if columns (n, p) of rounding widths `units` (p,), 0 if exact, satisfy linear relations."""
     varies = (values != values[0]).any(axis=0)
     if not varies.any():
-        # Columns of one value are reported as such.
+        # Columns of one value have a warning of their own.
         return
     distinct, counts = np.unique(values[:, varies], axis=0, return_counts=True)
     space, what = ColumnSpace.of(distinct, counts / counts.sum()), "exact relations"
@@ -41,11 +41,11 @@ def warn_of_relations(names: Sequence[Any], values: np.ndarray, units: np.ndarra
         n_relations, related = _within_cells(values, units)
     if n_relations:
         warn_user(
-            f"the columns {[names[k] for k in related]} satisfy {n_relations} {what}: a total beside "
-            "its parts, shares that sum to one, a copy, an age beside two dates. Draws may break them, "
-            "and log-densities of rows that satisfy them are too high by a constant, some 25 nats "
-            "for each, or, in columns with cells, too low. Leave out columns that others determine, "
-            "by kinds={column: None}."
+            f"the columns {[names[k] for k in related]} satisfy {n_relations} {what}, such as a total "
+            "and its parts, shares that sum to one, a copy, or an age and two dates. Draws may break "
+            "them, and log-densities of rows that satisfy them are too high by a constant, some 25 nats "
+            "for each relation, or, in rounded columns, too low. Leave out columns that others "
+            "determine, by kinds={column: None}."
         )
 
 

@@ -25,11 +25,11 @@ from ._kinds import Periodic, WithLevels
 _MOST_DRAWS = 10_000_000
 # Fewest draws on each side of a quantile.
 _FEWEST_IN_TAIL = 100
-# Mutual information: the fewest and the most draws, and the neighbours of each.
+# Mutual information: the fewest and the most draws, and the number of neighbours of each draw.
 _FEWEST_PAIRS, _MOST_PAIRS, _N_NEIGHBORS = 1000, 81_000, 5
 # Factors by which the number of draws grows until the error is the requested one.
 _LEAST_GROWTH, _MOST_GROWTH = 1.5, 3.0
-# Pairs with different levels are further apart than any normal scores.
+# Distance of neighbouring levels, larger than any distance of normal scores.
 _LEVEL_DISTANCE = 100.0
 
 
@@ -44,11 +44,11 @@ class Estimate(NamedTuple):
 
 
 class Marginal(NamedTuple):
-    """The probabilities of the parts of one or two columns.
+    """The probabilities of the values or intervals (parts) into which one or two columns are divided.
 
-    `parts` holds, for each column, its parts as `probability` takes them: a level or another value, or
-    an interval ``(low, high)``, None where it is unbounded. `probability` and its standard `error` have
-    one axis for each column.
+    `parts` holds a list for each column, whose items `probability` takes as conditions: a level or other
+    value, or an interval ``(low, high)`` with None for no bound. `probability` and its standard `error`
+    have one axis for each column.
     """
 
     parts: tuple[list[Any], ...]
@@ -67,7 +67,7 @@ def probability(
         A fitted density with ``sample``: `TableDensity`, or one of arrays, such as `KDESampler`.
     event : mapping from column to condition
         All conditions hold together. A tuple ``(low, high)`` is an interval with both of its ends, None
-        being no bound; any other value is that value, and a list or set of them is any of these.
+        being no bound; any other object is a single value, and a list or set means any of its values.
         Intervals of a `Periodic` column may contain the end of the period: ``(22, 2)``. Dates without
         a time zone are in UTC where those of the column have one.
     given : mapping from column to value, default=None
@@ -93,9 +93,10 @@ def probability(
 
     Notes
     -----
-    The error is that of the draws; it does not include how far the model is from the distribution of the
-    rows. Cost: that of the draws. Given numbers, draws of a table repeat one another, and there are as
-    many effective proposals as draws: some three evaluations of the density for each.
+    The error is that of finitely many draws; it does not include the difference between the model and
+    the distribution of the data. Cost: that of `sample`. If numbers are given, rows of a `TableDensity`
+    are resampled from proposals and may be equal; the effective sample size of the proposals is the
+    number of draws, which takes some three evaluations of the density for each draw.
 
     Examples
     --------
@@ -142,7 +143,7 @@ def cdf(
     model : estimator
         See `probability`.
     column : label or int
-        A column of numbers, dates or ordered levels. A periodic one begins at its origin.
+        A column of numbers, dates or ordered levels. Periodic columns are ordered from their origin.
     values : array-like
         Numbers, dates or levels of the column.
     given, error, random_state
@@ -184,26 +185,26 @@ def quantile(
     error: float = 0.005,
     random_state: Any = None,
 ) -> Estimate:
-    """Return quantiles of a column: the least value that it is at most with some probability.
+    """Return quantiles of a column: the least value that it does not exceed with probability `q`.
 
     Parameters
     ----------
     model : estimator
         See `probability`.
     column : label or int
-        A column of numbers or dates. A periodic one begins at its origin.
+        A column of numbers or dates. Periodic columns are ordered from their origin.
     q : array-like of float
         Probabilities above 0 and below 1.
     given, error, random_state
-        See `probability`; `error` is *in probability*, and more rows are drawn until about a hundred of
-        them are on each side of a quantile.
+        See `probability`; `error` is that of the probability, not of the quantile. At least so many rows
+        are drawn that about a hundred are on each side of each quantile.
 
     Returns
     -------
     Estimate
         Quantiles in the shape of `q`, dates as datetime64 in UTC, and their standard errors in units of
-        the column: half of the distance between the quantiles of one standard error of q more and less.
-        It is zero where one value has all of the probability between.
+        the column: half of the distance between the quantiles at q plus and minus its standard error.
+        The error is zero where both are the same value.
 
     Raises
     ------
@@ -252,7 +253,7 @@ def marginal(
     error: float = 0.005,
     random_state: Any = None,
 ) -> Marginal:
-    """Return the distribution of one column, or of two together, as probabilities of their parts.
+    """Return the distribution of one column, or of two: probabilities of values or intervals.
 
     The density of the marginal is ``model.score_samples(X, columns=...)``.
 
@@ -264,8 +265,8 @@ def marginal(
         Labels or indices.
     n_bins : int, default=10
         Number of intervals of a column of numbers or dates: of equal width from its 1 % to its 99 %
-        quantile, and one below and one above. Levels and atoms are parts of their own, and so is each
-        value where no more than `n_bins` were drawn.
+        quantile, and one below and one above. Levels and atoms are separate parts, and so is each value
+        if no more than `n_bins` different ones were drawn.
     given, error, random_state
         See `probability`; `error` is that of each probability.
 
@@ -317,16 +318,17 @@ def mutual_information(
     a, b : label or int
         Two columns of any kind.
     error : float, default=0.02
-        The error in nats that is wanted: draws, 1000 at first, are added until the estimated error is
-        below it, up to 81 000.
+        Requested error in nats: draws, 1000 at first, are added until the estimated error is below it,
+        up to 81 000.
     random_state : int, RandomState or None, default=None
         See `probability`.
 
     Returns
     -------
     Estimate
-        In nats, not below zero; and its error: the standard error, from ten parts of the draws, and, for
-        the bias, the difference from estimates with a quarter of the draws, added as squares.
+        The value in nats, at least zero, and its error: the root of the sum of the squares of the
+        standard error, from ten parts of the draws, and of the estimated bias, the difference from the
+        mean estimate from quarters of the draws.
 
     Raises
     ------
@@ -340,11 +342,11 @@ def mutual_information(
 
     Notes
     -----
-    It is estimated from the distances between neighbouring draws, for numbers between their normal
-    scores, so that it does not depend on units. Columns with levels or atoms are allowed (Gao and others
-    2017); recorded values are moved at random within their cells, which does not change the information
-    and leaves no ties. For correlations of 0, 0.5, 0.9 and 0.99 of two Gaussian columns the bias is
-    below 0.025 nats at 2500 draws.
+    It is estimated from the distances between neighbouring draws, in which numbers are replaced by their
+    normal scores, so that it does not depend on units. Columns with levels or atoms are allowed (Gao and
+    others 2017); recorded values are moved at random within their cells, which does not change the
+    information and leaves no ties. For correlations of 0, 0.5, 0.9 and 0.99 of two Gaussian columns the
+    bias is below 0.025 nats at 2500 draws.
 
     Cost: that of the draws, and some microseconds for each.
 
@@ -372,7 +374,7 @@ def mutual_information(
     while True:
         first, second = (column.coordinates() for column in columns)
         value = float(_mixed_terms(first, second).mean())
-        # Neighbouring terms are correlated: their standard deviation would be too small.
+        # Terms of near draws are correlated: an error from their standard deviation would be too small.
         of_parts = _means_of_parts(first, second, 10)
         standard_error = of_parts.std(ddof=1) / math.sqrt(len(of_parts))
         reached = math.hypot(standard_error, value - _means_of_parts(first, second, 4).mean())
@@ -386,7 +388,7 @@ def mutual_information(
         warn_user(
             f"the estimated error of the mutual information of {a!r} and {b!r} is {reached:.2g} nats "
             f"after {n} draws, and {error:g} was requested: one column may determine the "
-            "other, for which the mutual information is infinite. Take the value for a lower bound."
+            "other, for which the mutual information is infinite. Take the value as a lower bound."
         )
     return Estimate(max(value, 0.0), reached)
 
@@ -414,13 +416,13 @@ class _DrawnColumn:
 
     @property
     def tolerance(self) -> Any:
-        """How far equal values may be from one another by the rounding of their floats."""
+        """Largest difference, by floating-point rounding, of values that are taken as equal."""
         if self.is_time:
             return np.timedelta64(0)
         return 1e-9 * self.unit if self.levels is None else 0
 
     def positions(self, values: Any) -> np.ndarray:
-        """Return the user's values converted to those of `self.values`: levels become their indices."""
+        """Return the user's values in the form of `self.values`: levels become their indices."""
         if self.levels is not None:
             index = {level: k for k, level in enumerate(self.levels)}
             array = np.empty((), dtype=object)
@@ -449,7 +451,7 @@ class _DrawnColumn:
         return array
 
     def followed_by(self, more: _DrawnColumn) -> _DrawnColumn:
-        """Return the column with the values of further draws behind its own."""
+        """Return the column with the values of further draws appended."""
         return replace(self, values=np.concatenate([self.values, more.values]))
 
     def check_order(self) -> None:
@@ -518,7 +520,7 @@ class _DrawnColumn:
         return from_low & to_high
 
     def parts(self, n_bins: int) -> tuple[list[Any], np.ndarray]:
-        """Return the parts of the column, and the index (n,) of that of each draw."""
+        """Return the parts of the column (see `Marginal`), and the index (n,) of each draw's part."""
         if self.levels is not None:
             return list(self.levels), self.values
         distinct, index, counts = np.unique(self.values, return_inverse=True, return_counts=True)
@@ -544,13 +546,13 @@ class _DrawnColumn:
         return parts, np.searchsorted(starts, index.ravel(), side="right") - 1
 
     def coordinates(self) -> np.ndarray:
-        """Return numbers (n,) whose distances are those of normal scores, and large between levels."""
+        """Return normal scores (n,) of numbers; of levels, numbers (n,) that are far from each other."""
         if self.levels is not None:
             return self.values * _LEVEL_DISTANCE
         values = self.values.astype(np.int64) if self.is_time else self.values
         ranks = rankdata(values)
         if self.unit:
-            # Points at random in the cells of recorded values have the same information, and no ties.
+            # Random points within the cells of recorded values have the same information, and no ties.
             uniform = np.random.RandomState(self.index).uniform(size=len(values))
             in_cells = np.argsort(np.lexsort((uniform, values))) + 1
             ranks = np.where(np.isin(values, self.atoms), ranks, in_cells)
@@ -571,9 +573,9 @@ class _Draws:
     def of(
         cls, model: Any, n: int, given: Any, random_state: Any, parameter: str, columns: Any
     ) -> _Draws:
-        """Return n rows of a fitted model; the `columns`, the value of a parameter, are checked.
+        """Return n rows of a fitted model; `columns`, the value of the argument `parameter`, is checked.
 
-        Numbers that are not among the columns may be missing, and given numbers draws may be equal.
+        Numbers in other columns may be missing; if numbers are given, draws may be equal.
         """
         rng, table = _generator(model, random_state), getattr(model, "columns_", None)
         if isinstance(table, TableColumns):
@@ -608,7 +610,7 @@ class _Draws:
             if isinstance(column.kind, Periodic):
                 period = (column.kind.origin, column.kind.origin + column.kind.period)
         if cells.family == "duration":
-            # Durations are recorded in ticks, of which each has a probability.
+            # Durations are recorded in whole ticks, each of which has a positive probability.
             unit = 1.0
         periods = getattr(self.model, "periods_", None)
         if periods is not None and periods[index]:
@@ -623,7 +625,7 @@ class _Draws:
 
 
 def _plain(value: Any) -> Any:
-    """Return a float of Python, and dates, durations and None as they are."""
+    """Return a numpy float as a Python float; dates, durations and None unchanged."""
     return float(value) if isinstance(value, np.floating) else value
 
 
@@ -650,7 +652,7 @@ def _checked_number(n: int, name: str) -> int:
     """Return a number of draws, after checking that it is not too large."""
     if n > _MOST_DRAWS:
         raise ValueError(
-            f"{name} needs {n:.3g} draws, more than {_MOST_DRAWS}; expected at most these. Pass a "
+            f"{name} needs {n:.3g} draws, more than {_MOST_DRAWS}; expected at most that many. Pass a "
             "larger error, or probabilities further from 0 and 1."
         )
     return max(n, 100)
@@ -674,10 +676,10 @@ def _means_of_parts(a: np.ndarray, b: np.ndarray, n_parts: int) -> np.ndarray:
 def _mixed_terms(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """Return one term (n,) for each pair, whose mean estimates the mutual information.
 
-    Distances are the larger of those of both coordinates. A term is psi(k) + psi(n) - psi(n_a) -
-    psi(n_b), with the numbers n_a and n_b of values that are nearer than the k-th neighbour, themselves
-    included. Where several pairs are at its distance, which may be zero, all of them count: k is then
-    the number of pairs, and n_a and n_b those of values, within the distance.
+    The distance of two pairs is the larger of those in both coordinates. A term is psi(k) + psi(n) -
+    psi(n_a) - psi(n_b), with the numbers n_a and n_b of values nearer than the k-th neighbour, the own
+    value included. Where several pairs are at its distance, which may be zero, all of them count: k is
+    then the number of pairs, and n_a and n_b those of values, within the distance.
     """
     points, n = np.column_stack([a, b]), len(a)
     tree = cKDTree(points)
