@@ -26,8 +26,8 @@ _EPS = float(np.finfo(np.float64).eps)
 # Bounds in units of the rounding error of a column's largest value. A column whose range is below the
 # first is constant; standardised columns that differ by less than the second are copies; relations are
 # as wide as the third: rounding lowers log-densities of rows that satisfy them by less than 1e-8 nats.
-# With float32 numbers draws would then be visibly off relations, which are as wide as the fourth: rounding
-# lowers log-densities by less than 1e-4 nats.
+# With float32 numbers draws would then be visibly off relations. So these are as wide as the fourth, and
+# rounding lowers log-densities by less than 1e-4 nats.
 _CONSTANT, _COPY, _RELATION, _SINGLE_RELATION = 8, 32, 2**14, 2**6
 # A column is in no relation if the squared norm of its part along relations is below this.
 _FREE = 1e-9
