@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from .._utils.column_precision import relative_rounding
 from .._utils.gaussian import gaussian_log_normalizer
 from .._utils.periods import reduced, wrapped
 from .._utils.rows import WholeTable, order_from_center
@@ -25,7 +26,9 @@ _EPS = float(np.finfo(np.float64).eps)
 # Bounds in units of the rounding error of a column's largest value. A column whose range is below the
 # first is constant; standardised columns that differ by less than the second are copies; relations are
 # as wide as the third: rounding lowers log-densities of rows that satisfy them by less than 1e-8 nats.
-_CONSTANT, _COPY, _RELATION = 8, 32, 2**14
+# With float32 numbers draws would then be visibly off relations. So these are as wide as the fourth, and
+# rounding lowers log-densities by less than 1e-4 nats.
+_CONSTANT, _COPY, _RELATION, _SINGLE_RELATION = 8, 32, 2**14, 2**6
 # A column is in no relation if the squared norm of its part along relations is below this.
 _FREE = 1e-9
 # A column that others determine keeps at least this weight in distances.
@@ -74,11 +77,13 @@ class ColumnSpace:
         units: np.ndarray | None = None,
         shards: Shards = ONE_PROCESS,
         rounding: np.ndarray | float = 0.0,
+        eps: np.ndarray | None = None,
     ) -> ColumnSpace:
         """Return scales and relations of distinct rows (n_points, d) with weights that sum to one.
 
         `units` (d,) are the steps in which columns were recorded, 0 where they are not known. A relation
-        is as wide as half a step, or as float64 rounding, or as `rounding` (d,) if that is larger.
+        is as wide as half a step, or as the rounding of the floats, of relative size `eps` (d,), or as
+        `rounding` (d,) if that is larger.
         """
         n_features = points.shape[1]
         units = np.zeros(n_features) if units is None else units
@@ -88,9 +93,11 @@ class ColumnSpace:
             return replace(cls.plain(n_features), origin=origin)
         largest = np.max(shards.gather(np.abs(points).max(axis=0)), axis=0)
         largest = np.maximum(largest, rounding / _EPS)
+        eps = relative_rounding(points) if eps is None else eps
+        eps = np.min(shards.gather(eps), axis=0)
         centered = points - origin
         extent = np.max(shards.gather(np.abs(centered).max(axis=0)), axis=0)
-        varies = extent > _CONSTANT * _EPS * largest
+        varies = extent > _CONSTANT * eps * largest
         # A power of two for each column scales without rounding, and keeps squares within range.
         exponents = np.frexp(np.where(varies, extent, 1.0))[1]
         centered = np.ldexp(centered[:, varies], -exponents[varies])
@@ -98,7 +105,7 @@ class ColumnSpace:
         scales = np.where(units > 0, units, np.where(largest > 0, largest, 1.0))
         scales[varies] = np.ldexp(stds, exponents[varies])
         noise = np.zeros(n_features)
-        noise[varies] = _EPS * largest[varies] / scales[varies]
+        noise[varies] = (eps * largest / scales)[varies]
         group, sign, sizes = _copies(centered, _COPY * noise[varies], shards)
         scales[varies] *= np.sqrt(sizes[group])
         axes = np.zeros((n_features, len(sizes)))
@@ -113,7 +120,8 @@ class ColumnSpace:
             factors = np.sqrt(_influence_of_columns(within))
             axes = np.linalg.qr(axes @ (within * factors[:, None]))[0]
             scales[varies] /= factors[group]
-        width = np.maximum(_RELATION * _EPS * np.where(largest > 0, largest, 1.0), units / 2)
+        relative = np.maximum(_RELATION * _EPS, _SINGLE_RELATION * eps)
+        width = np.maximum(relative * np.where(largest > 0, largest, 1.0), units / 2)
         deviations = np.zeros(n_features)
         deviations[varies] = stds / np.ldexp(scales[varies], -exponents[varies])
         space = cls(origin, scales, axes if has_axes else None, width / scales, deviations)
@@ -147,7 +155,11 @@ class ColumnSpace:
         rounding = np.zeros(points.shape[1]) + (0.0 if whole is None else whole.rounding)
         if warp is not None:
             rounding[warp.columns] = 0.0
-        space = replace(cls.of(mapped, weights, units, shards, rounding), warp=warp)
+        # Folds and classes that happen to hold float32 numbers have the width of the table.
+        eps = relative_rounding(points if whole is None else whole.points)
+        if warp is not None:
+            eps[warp.columns] = _EPS
+        space = replace(cls.of(mapped, weights, units, shards, rounding, eps), warp=warp)
         if whole is None or whole.points is points:
             return space
         table = cls.of_part(whole.points, whole.weights, whole.precision.unit, whole, warp=warp)
@@ -173,11 +185,7 @@ class ColumnSpace:
         whole: WholeTable | None = None,
     ) -> ColumnSpace | None:
         """Return the same columns with maps of those that need one and are in no relation, or None."""
-        is_free = self.deviations > 0
-        if self.axes is not None:
-            # The span of the axes contains the unit vector of a column that is in no relation.
-            is_free &= np.sum(self.axes**2, axis=1) > 1 - _FREE
-        warp = fit_warp(points, weights, is_free, units)
+        warp = fit_warp(points, weights, self.is_free, units)
         if warp is None:
             return None
         return ColumnSpace.of_part(points, weights, units, whole, warp=warp)
@@ -217,6 +225,15 @@ class ColumnSpace:
     def n_directions(self) -> int:
         """Number d' of directions without relations."""
         return self.n_features if self.axes is None else self.axes.shape[1]
+
+    @property
+    def is_free(self) -> np.ndarray:
+        """Which columns (d,) vary and are in no relation."""
+        is_free = self.deviations > 0
+        if self.axes is not None:
+            # The span of the axes contains the unit vector of a column that is in no relation.
+            is_free &= np.sum(self.axes**2, axis=1) > 1 - _FREE
+        return is_free
 
     @property
     def n_relations(self) -> int:

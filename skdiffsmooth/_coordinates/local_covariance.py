@@ -14,6 +14,8 @@ _N_STEPS = 25
 _THINNEST = 1e-2
 # Columns in which at most this share of the values are distinct are recorded in steps.
 _TIED = 0.9
+# Columns whose correlation differs from one by less than this are copies.
+_SAME = 1e-9
 
 
 def local_scales(
@@ -123,5 +125,17 @@ def _step_covariance(rows: np.ndarray, scaled: np.ndarray) -> np.ndarray:
             # Two values are labels and no roundings, as in `ColumnPrecision`.
             halves[column] = np.diff(distinct).min() / (4 if len(distinct) == 2 else 2)
     # The map of the columns to the coordinates of the rows, by least squares.
-    to_rows = np.linalg.lstsq(scaled - scaled.mean(axis=0), rows - rows.mean(axis=0), rcond=1e-9)[0]
-    return (to_rows.T * halves**2) @ to_rows
+    centered = scaled - scaled.mean(axis=0)
+    to_rows = np.linalg.lstsq(centered, rows - rows.mean(axis=0), rcond=1e-9)[0]
+    return (to_rows.T * (halves**2 * _n_copies(centered, halves > 0))) @ to_rows
+
+
+def _n_copies(centered: np.ndarray, among: np.ndarray) -> np.ndarray:
+    """Return how many of the columns (n, d) of a mask (d,) are each of them, up to a factor.
+
+    Least squares give each of k copies one k-th of a coordinate, as if their steps were independent.
+    """
+    number = np.ones(len(among))
+    directions = centered[:, among] / np.linalg.norm(centered[:, among], axis=0)
+    number[among] = np.sum(np.abs(directions.T @ directions) > 1 - _SAME, axis=0)
+    return number

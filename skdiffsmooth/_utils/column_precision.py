@@ -130,8 +130,13 @@ def column_precision(points: np.ndarray, weights: np.ndarray) -> ColumnPrecision
 
 def has_extent(points: np.ndarray) -> np.ndarray:
     """Return whether each column of rows (n, d) varies by more than the rounding of its floats."""
-    rounding = np.array([_rounding(column) for column in points.T])
+    rounding = relative_rounding(points) * np.abs(points).max(axis=0)
     return np.ptp(points, axis=0) > 4 * rounding
+
+
+def relative_rounding(points: np.ndarray) -> np.ndarray:
+    """Return the eps of the floats in each column of rows (n, d): that of float32 or of float64."""
+    return np.array([_eps(column) for column in points.T])
 
 
 def far_columns(points: np.ndarray, weights: np.ndarray, names: np.ndarray | None) -> list[str]:
@@ -204,18 +209,22 @@ def _atom_weight(held: np.ndarray, rows: np.ndarray) -> float:
 
 def _rounding(column: np.ndarray) -> float:
     """Return the largest rounding error of the floats in a column."""
+    return _eps(column) * float(np.abs(column).max())
+
+
+def _eps(column: np.ndarray) -> float:
+    """Return the eps of float32 if all values of a column (n,) are float32 numbers; or of float64."""
     # Mantissas are compared, not converted values, so that the unit of a column has no effect.
     mantissas = np.frexp(column)[0]
     scaled = mantissas * 2.0**24
     if not np.all(scaled == np.round(scaled)):
-        return float(np.finfo(np.float64).eps) * float(np.abs(column).max())
+        return float(np.finfo(np.float64).eps)
     # Integers and fractions of powers of two are exact in both formats. All of m rounded numbers would
     # end in k zero bits by chance with probability 2^(-k m), which is below 1e-9 for k m = 30.
     n_values = len(np.unique(column[column != 0]))
     n_bits = max(12, 24 - math.ceil(30 / max(n_values, 1)))
     is_short = bool(np.all(np.ldexp(mantissas, n_bits) % 1 == 0))
-    eps = np.finfo(np.float64 if is_short else np.float32).eps
-    return float(eps) * float(np.abs(column).max())
+    return float(np.finfo(np.float64 if is_short else np.float32).eps)
 
 
 def _lattice(values: np.ndarray, noise: float) -> float:

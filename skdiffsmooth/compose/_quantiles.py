@@ -19,6 +19,8 @@ import numpy as np
 from scipy.special import ndtri
 from sklearn.base import BaseEstimator, OneToOneFeatureMixin, TransformerMixin
 
+from .._coordinates.columns import ColumnSpace
+
 
 class _Spline(NamedTuple):
     """Knots of one column: values, normal scores, slopes; each of shape (n_knots,)."""
@@ -72,7 +74,9 @@ class QuantileSpline(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
     """Maps each column to normal scores by a smooth monotone function through few quantiles.
 
     Unlike `sklearn.preprocessing.QuantileTransformer` it has a continuous derivative, is onto all of
-    R, and grows like a square root beyond the training range.
+    R, and grows like a square root beyond the training range. Columns that others determine are only
+    scaled (up to twice the training range): the map of a total does not follow from the maps of its
+    parts, and the relation to a copy would have another width at each row.
 
     - `n_knots`: number of quantiles; fewer where rows are few, or quantiles are equal.
     """
@@ -84,7 +88,11 @@ class QuantileSpline(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         """Compute the knots of each column of X (n_samples, n_features)."""
         X = np.asarray(X, dtype=np.float64)
         weight = np.ones(len(X)) if sample_weight is None else np.asarray(sample_weight, float)
-        self.splines_ = [_fit(column, weight, self.n_knots) for column in X.T]
+        space = ColumnSpace.of(X, weight / weight.sum())
+        self.splines_ = [
+            _fit(column, weight, self.n_knots) if is_free else _affine(column, scale)
+            for column, scale, is_free in zip(X.T, space.scales, space.is_free, strict=True)
+        ]
         self.n_features_in_ = X.shape[1]
         return self
 
@@ -105,6 +113,13 @@ class QuantileSpline(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         columns = zip(self.splines_, np.asarray(X, dtype=np.float64).T, strict=True)
         pairs = [spline.forward(x) for spline, x in columns]
         return np.column_stack([z for z, _ in pairs]), np.column_stack([s for _, s in pairs])
+
+
+def _affine(values: np.ndarray, scale: float) -> _Spline:
+    """Return a map of one column (n,) that divides by a scale."""
+    margin = max(2 * float(np.ptp(values)), scale)
+    x = np.array([values.min() - margin, values.max() + margin])
+    return _Spline(x, (x - x.mean()) / scale, np.full(2, 1 / scale))
 
 
 def _fit(values: np.ndarray, weight: np.ndarray, n_knots: int) -> _Spline:

@@ -63,3 +63,20 @@ def test_a_density_behind_it_is_normalised():
     t = np.linspace(-20, 20, 20001)
     density = np.exp(model.score_samples(np.sinh(t)[:, None])) * np.cosh(t)
     assert trapezoid(density, t) == pytest.approx(1, abs=1e-4)  # of the grid
+
+
+def test_columns_that_others_determine_are_only_scaled():
+    rng = np.random.RandomState(0)
+    parts = rng.lognormal(size=(60, 3)).round(1)
+    X = np.column_stack([parts, 3 - 2 * parts[:, 0], parts[:, :2].sum(axis=1), np.full(60, 0.3)])
+    spline = QuantileSpline(8).fit(X)
+    inside = X[rng.randint(60, size=60)]
+    image = spline.transform(inside)
+    # Exactly the relations of X: a copy, a total and a constant.
+    assert np.linalg.matrix_rank(image - image[0]) == 3
+    free = QuantileSpline(8).fit(parts[:, 2:])
+    np.testing.assert_array_equal(image[:, [2]], free.transform(inside[:, 2:3]))
+    slopes = spline.log_slopes(inside) - free.log_slopes(inside[:, 2:3])
+    np.testing.assert_allclose(slopes, slopes[0], rtol=1e-12)
+    far = X[:5] + 100 * rng.normal(size=(5, 6))
+    np.testing.assert_allclose(spline.inverse_transform(spline.transform(far)), far, rtol=1e-9)

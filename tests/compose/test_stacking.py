@@ -944,3 +944,11 @@ def test_units_order_and_copies_of_columns_change_no_fold_and_no_random_start():
     difference = clone(single).fit(changed).oof_log_density_[:, 0] - held_out
     # Relations add a constant; the total has a part in the scales of the columns.
     assert np.ptp(difference) < 0.5
+
+
+def test_a_copy_of_a_rounded_column_changes_no_weight():
+    rng = np.random.RandomState(0)
+    x = rng.normal(size=60)
+    X = np.column_stack([x, (x + rng.normal(size=60)).round(1)])
+    plain, wider = (DensityStacking().fit(Z) for Z in (X, np.column_stack([X, 2 * X[:, 1] + 3])))
+    assert_allclose(wider.weights_, plain.weights_, atol=1e-6)

@@ -9,10 +9,12 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose
+from sklearn.base import clone
 from sklearn.datasets import load_iris, load_wine
 
 from skdiffsmooth import KDESampler, SmoothedScoreDiffusion
 from skdiffsmooth._coordinates.columns import ColumnSpace
+from skdiffsmooth._utils.rows import WholeTable
 
 SMALL = {"n_nodes": 8, "n_levels": 4, "n_steps": 4}
 # Sums over rows are in another order, which the comparison of candidates and the flow magnify.
@@ -69,9 +71,9 @@ def test_units_and_order_of_columns_change_nothing(seed, shape, exponents):
 
 @pytest.mark.parametrize("shape", SHAPES)
 def test_offsets_change_nothing_that_the_digits_still_hold(shape):
-    X = np.round(table(0, *shape) * 2**20) / 2**20
-    # Exact sums: 2^20 and twenty binary places are well within 53 digits.
-    offsets = np.ldexp(np.arange(1.0, shape[1] + 1), 20)
+    X = np.round(table(0, *shape) * 2**28) / 2**28
+    # Exact sums: 9 * 2^12 and 28 binary places are within 53 digits, and float32 does not hold them.
+    offsets = np.ldexp(np.arange(1.0, shape[1] + 1), 12)
     # Widths of relations follow the size of the values, so the hull's coordinates are compared.
     plain, moved = (
         SmoothedScoreDiffusion(0.3, 0.4, metric="scaled", **SMALL).fit(rows)
@@ -117,6 +119,88 @@ def test_a_constant_or_a_copy_changes_nothing_else(metric, n, name):
     size = np.abs(add(X)).max(axis=0)
     assert np.all(np.abs(drawn[:, :k] - add(drawn[:, k:])) <= 1e-9 * size + 1e-10)
     assert np.all(drawn[:, k:].std(axis=0) < 2.5 * X.std(axis=0))
+
+
+def discrete(kind, seed, n):
+    """Rows of a normal column and one of counts, labels, or rounded values that depend on it."""
+    rng = np.random.RandomState(seed)
+    x = rng.normal(size=n)
+    columns = {
+        "counts": rng.poisson(2, n),
+        "dummy": rng.binomial(1, 0.3, n),
+        "normal": rng.normal(size=n),
+    }
+    return np.column_stack([x, columns.get(kind, (x + rng.normal(size=n)).round(1))])
+
+
+def single(values):
+    return values.astype(np.float32).astype(float)
+
+
+AFFINE = {
+    "units": lambda c: [2 * c + 3, 0.1 * c - 7],
+    "mirrored": lambda c: [5 - c, -c / 7, np.pi * c + 1e4],
+    "integers": lambda c: [np.round(10 * c) * 3 - 5],
+    "float32": lambda c: [single(0.1 * c - 7)],
+    "float32 and units": lambda c: [2 * c + 3, single(c / 3)],
+}
+
+
+@pytest.mark.filterwarnings("ignore")
+@settings(max_examples=4, deadline=None)
+@given(
+    seed=st.integers(0, 2**20),
+    n=st.integers(60, 120),
+    kind=st.sampled_from(["counts", "dummy", "rounded"]),
+    name=st.sampled_from([*AFFINE]),
+)
+@example(seed=0, n=60, kind="dummy", name="units")
+@example(seed=1, n=100, kind="rounded", name="mirrored")
+@example(seed=0, n=60, kind="counts", name="float32")
+def test_affine_copies_of_a_discrete_column_change_nothing_else(seed, n, kind, name):
+    X = discrete(kind, seed, n)
+    order = np.random.RandomState(seed).permutation(2 + len(AFFINE[name](X[:, 1])))
+    wider = np.column_stack([X, *AFFINE[name](X[:, 1])])[:, order]
+    # The errors of float32 are 1e-6 of the standard deviations of some of these columns.
+    rtol, atol = (1e-5, 1e-3) if "float32" in name else (1e-9, 1e-6)
+    for model in (
+        KDESampler(metric="scaled"),
+        KDESampler(metric="whitened"),
+        SmoothedScoreDiffusion(metric="local", **SMALL),
+    ):
+        plain, widened = clone(model).fit(X), clone(model).fit(wider)
+        assert_allclose(widened.bandwidth_, plain.bandwidth_, rtol=rtol)
+        # The width of the relations is one constant for all rows.
+        assert np.ptp(widened.score_samples(wider) - plain.score_samples(X)) < atol
+
+
+@pytest.mark.parametrize("name", ["units", "float32"])
+@pytest.mark.parametrize("kind", ["dummy", "rounded", "normal"])
+@pytest.mark.filterwarnings("ignore")
+def test_the_default_chooses_the_same_with_a_copy(kind, name):
+    X = discrete(kind, 0, 60)
+    plain, widened = (
+        SmoothedScoreDiffusion(**SMALL).fit(rows)
+        for rows in (X, np.column_stack([X, *AFFINE[name](X[:, 1])]))
+    )
+    assert widened.metric_ == plain.metric_
+    assert_allclose(widened.bandwidth_, plain.bandwidth_, rtol=1e-5)
+
+
+def test_classes_of_both_formats_have_one_width():
+    """A class that holds float32 numbers, in a table that does not, has relations as wide as others."""
+    x = np.random.RandomState(0).normal(size=(60, 1))
+    x[:30] = single(x[:30])
+    X = np.hstack([x, x])
+    weights = np.full(60, 1 / 60)
+    parts = [
+        ColumnSpace.of_part(X[rows], weights[:30] * 2, None, WholeTable(X, weights))
+        for rows in (slice(30), slice(30, 60))
+    ]
+    assert [part.n_relations for part in parts] == [1, 1]
+    for part, rows in zip(parts, (X[:30], X[30:]), strict=True):
+        width = part.widths * part.scales / np.abs(rows).max(axis=0)
+        assert_allclose(width, 2**14 * np.finfo(float).eps)
 
 
 @pytest.mark.parametrize("load", [load_iris, load_wine])
