@@ -93,7 +93,7 @@ def part_weights(
 
 
 def mixed(parts: np.ndarray, background: float, tail: float | np.ndarray) -> np.ndarray:
-    """Return log-densities (n,) of a mixture, in nats, from those of its `parts` (n, 3)."""
+    """Return mixture log-densities (n,) from `parts` (n, 3): those of model, KDE and t distribution."""
     if not background:
         return parts[:, 0]
     weights = np.column_stack(np.broadcast_arrays(*part_weights(background, tail)))

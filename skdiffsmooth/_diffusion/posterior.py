@@ -254,7 +254,7 @@ def _check_periods(joint: JointDensity, observation: LinearObservation) -> None:
     if len(columns):
         raise ValueError(
             f"A of the likelihood is not zero for column {columns[0]}, which has the period "
-            f"{joint.periods[columns[0]]:g}: a sum of it is not defined. Pass a function of rows with "
+            f"{joint.periods[columns[0]]:g}: A x is not periodic. Pass a function of rows with "
             "that period, such as the log-density of a wrapped normal distribution."
         )
 

@@ -190,7 +190,7 @@ def chosen_flow(
     weights = np.exp(posterior.log_weights)
 
     def screened(h: float, smoothing: float, most: int) -> tuple[float, float]:
-        """Return the mean of left-out log-densities of some rows, and the background's weight."""
+        """Return a mean leave-one-out log-density of up to `most` rows, and the background's weight."""
         rows = evenly(n_points, most)
         own = weights[rows] / weights[rows].sum()
         flow = SphericalFlow.of(posterior, h, smoothing, *_SCREENING)

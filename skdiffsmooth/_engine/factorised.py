@@ -48,9 +48,9 @@ class NodeTable:
         )
 
     def sums(self, query_factors: torch.Tensor, *, features: bool) -> torch.Tensor:
-        """Return sums over points of query factors times node factors, times each feature if requested.
+        """Return sums over points of query factors times node factors, (B, 1, M).
 
-        Their shape is (B, 1, M), or (B, r + 2, M) with `features`.
+        With `features` (B, r + 2, M): these sums, and those with x_i and |x_i|^2 as further factors.
         """
         if not features:
             return (query_factors @ self.factors.T)[:, None]
@@ -209,8 +209,8 @@ class Factoriser:
         """Return this process's part of mean, Laplacian (`Nodes.averages`) and log-sum.
 
         The nodes' weights are combined first, so that each query averages the points only once.
-        `products` has sums without features, and its factors are overwritten. `direct` (P, r + 2) holds
-        mean, trace and log-sum of the pairs that underflow, if there are any.
+        Of `products.sums` only normalisers are used; `products.factors` is overwritten. `direct`
+        (P, r + 2) holds mean, trace and log-sum of the pairs that underflow, if there are any.
         """
         table, underflows = products.table, products.underflows
         weights, log_sums = merger.pair_weights(products.log_sums, table.nodes.weights)

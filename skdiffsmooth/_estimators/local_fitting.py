@@ -113,7 +113,7 @@ def fit_local_scores(
 ) -> tuple[LocalScores, np.ndarray]:
     """Return the source of scores after all "auto" choices, and the denoising error of each level.
 
-    The mean of the rows (N, d) is subtracted; `widths` (d,) are those of `ColumnPrecision`.
+    The mean of the rows (N, d) is subtracted; `widths` (d,) are `ColumnPrecision.width` in their unit.
     """
     n, d = points.shape
     std = math.sqrt(np.trace(covariance) / d)

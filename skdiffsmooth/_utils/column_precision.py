@@ -63,7 +63,7 @@ class ColumnPrecision:
 
     @property
     def width_of_part(self) -> np.ndarray:
-        """Width (d,) of each column in rows where it is constant, though it may vary in the table.
+        """The `width` (d,) assumed for each column in subsets of rows where it is constant.
 
         A column without unit gets its standard deviation: with the width of rounding, rows of folds in
         which it is constant would be some 25 nats likelier than those of the other folds.

@@ -292,7 +292,7 @@ def _closest(
 
 
 def _least(labels: np.ndarray, distances: np.ndarray) -> float:
-    """Return the label where the parabola through the least distance and its neighbours is lowest."""
+    """Return the (numeric) label of least distance, interpolated by a parabola through three labels."""
     j = int(distances.argmin())
     near = labels[max(j - 1, 0) : j + 2]
     if len(near) < 3 or not np.all(np.isfinite(near)) or distances[j] == 0:

@@ -152,7 +152,7 @@ def listed(names: Sequence[Any]) -> str:
 def fit_column(
     name: Any, declared: Kind | None, stored: ColumnType, cells: Cells, copies: np.ndarray
 ) -> Column:
-    """Return one column, without the indices of its coordinates."""
+    """Return one column; the caller sets its `discrete` and `continuous`."""
     if cells.missing.all():
         raise ValueError(
             f"column {name!r} of X has no value in any of {len(cells.missing)} rows; expected "

@@ -184,7 +184,7 @@ class MixedDensity:
         return np.concatenate(source), np.concatenate(levels), left
 
     def _combinations_of(self, levels: np.ndarray, matter: np.ndarray) -> tuple[np.ndarray, float]:
-        """Return the likeliest complete levels (m, q), and the log-mass lost by omitting others."""
+        """Return the likeliest ways (m, q) to fill missing levels at `matter`, and the log-mass lost."""
         combinations, left = levels[None], 0.0
         for k in matter[levels[matter] < 0]:
             n = self.table.discrete[k].n_levels

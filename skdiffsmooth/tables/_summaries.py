@@ -231,8 +231,8 @@ def quantile(
     drawn = draws.column(column)
     if drawn.levels is not None:
         raise ValueError(
-            f"column {drawn.name!r} has levels and so no quantile with an error in its units; expected "
-            "a column of numbers or dates. Use marginal, or cdf where levels have an order."
+            f"column {drawn.name!r} has levels; expected a column of numbers or dates. "
+            "Use marginal, or cdf where levels have an order."
         )
     ordered = np.sort(drawn.values)
 
