@@ -174,9 +174,8 @@ class SmoothedScoreDiffusion(BaseScoreDiffusion):
     dtype : {"float64", "float32"}, default="float64"
         Precision of the computation; results are float64 arrays either way.
     memory_limit : float, default=1024
-        Largest size of temporary arrays, in MiB, for each worker. It can be set after `fit`. In addition,
-        a call holds a form of the training rows that takes some 3.5 r + 10 numbers a row, with r
-        coordinates.
+        Largest size of temporary arrays, in MiB, for each worker. It can be set after `fit`. A call also
+        holds a form of the training rows that takes some 3.5 r + 10 numbers a row, with r coordinates.
     n_jobs : int or None, default=None
         Number of joblib workers that share the rows of `sample` and of log-densities. None is one,
         or that of a ``joblib.parallel_config``; -1 is all cores. One worker already uses several
