@@ -105,5 +105,5 @@ def test_trajectories_of_a_stochastic_solver_go_down_only():
     with pytest.raises(ValueError, match="stochastic and cannot follow rows X up"):
         model.trajectories(frame(2))
     for options in ({}, {"X": frame(2), "n_samples": 3}):
-        with pytest.raises(ValueError, match="either rows X, to move to the terminal scale, or n_samples"):
+        with pytest.raises(ValueError, match="either rows X, to move to the terminal scale, or n"):
             model.trajectories(**options)
