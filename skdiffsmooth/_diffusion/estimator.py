@@ -352,8 +352,8 @@ class BaseScoreDiffusion(FlowDensity):
         check_is_fitted(self)
         if (X is None) == (n_samples is None):
             raise ValueError(
-                "trajectories needs either rows X, to move to the terminal scale, or n_samples, to draw; "
-                f"got {'neither' if X is None else 'both'}."
+                "trajectories needs either rows X, to move to the terminal scale, or n_samples, to draw;"
+                f" got {'neither' if X is None else 'both'}."
             )
         if self.model_.data.shards is not None:
             raise ValueError(
