@@ -143,7 +143,7 @@ class CoarseScoreDiffusion(PosteriorMixin, DistanceDensityMixin, BaseEstimator):
     metric_ : str, float or ndarray
         The metric used.
     coordinates_ : LinearMetric
-        Map from X to the coordinates of the metric, with its log |det|.
+        Map from X to the coordinates of the metric, with its ``log_abs_det``.
     fills_space_ : bool
         Whether log-densities are those of all columns. False if ``bandwidth=0`` and the manifold
         has fewer dimensions than X has columns: they are then with respect to the volume of the

@@ -155,7 +155,7 @@ class KDESampler(PosteriorMixin, DistanceDensityMixin, BaseEstimator):
     metric_ : str, float or ndarray
         The metric used.
     coordinates_ : LinearMetric
-        Map from X to the coordinates of the metric, with its log |det|.
+        Map from X to the coordinates of the metric, with its ``log_abs_det``.
     kernel_ : str
         The kernel used.
     periods_ : ndarray of shape (n_features,) or None

@@ -145,7 +145,7 @@ class NeuralScoreDiffusion(FlowDensity):
     metric_ : str, float or ndarray
         The metric used.
     coordinates_ : LinearMetric
-        Map from X to the coordinates of the metric, with its log |det|.
+        Map from X to the coordinates of the metric, with its ``log_abs_det``.
     hull_ : AffineHull
         The affine hull of the rows, about their mean, in which the flow runs.
     noise_levels_ : NoiseLevels
