@@ -219,8 +219,8 @@ class SmoothedScoreDiffusion(BaseScoreDiffusion):
         are discrete or in exact relations are not mapped, nor are those of tables with fewer than 30
         rows or no more rows than columns.
     coordinates_ : LinearMetric
-        Map from X to the coordinates of the metric, with its ``log_abs_det``; ``coordinates_.columns`` has
-        scales and relations of columns.
+        Map from X to the coordinates of the metric, with its ``log_abs_det``; ``coordinates_.columns``
+        has scales and relations of columns.
     background_ : float
         Weight of the background.
     tail_bound_ : TailBound or None
