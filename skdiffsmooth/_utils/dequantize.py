@@ -16,6 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from .column_precision import copies_of
+from .near_rows import distinct_rows
 
 # Approximate number of offsets of all rows together; rows of large weight have several.
 _N_OFFSETS = 512
@@ -83,7 +84,7 @@ def _copies(points: np.ndarray, weights: np.ndarray, widths: np.ndarray) -> np.n
 
 def _occurrence(points: np.ndarray) -> np.ndarray:
     """Return how many equal rows come before each row (n,)."""
-    group = np.unique(points, axis=0, return_inverse=True)[1].ravel()
+    _, group = distinct_rows(points)
     order = np.argsort(group, kind="stable")
     first = np.searchsorted(group[order], np.arange(group.max() + 1))
     occurrence = np.empty(len(points), dtype=np.intp)

@@ -13,6 +13,7 @@ import numpy as np
 
 from .kernel_weights import log_kernel_weights
 from .memory import rows_within, slices
+from .near_rows import distinct_rows
 from .shards import ONE_PROCESS, Shards
 
 
@@ -93,8 +94,7 @@ def draw_given(
     coordinates, 0 where one has none, are in units of the noise. `memory_limit` is in MiB.
     """
     uniform = rng.uniform(size=len(values))
-    distinct, which = np.unique(values, axis=0, return_inverse=True)
-    which = which.ravel()
+    distinct, which = distinct_rows(values)
     order = np.argsort(which, kind="stable")
     ends = np.searchsorted(which[order], np.arange(len(distinct) + 1))
     drawn = np.empty(len(values), dtype=np.intp)

@@ -123,7 +123,7 @@ def _float32_pairs(points: np.ndarray) -> np.ndarray:
     is_single = np.all(rounded == points, axis=1)
     if is_single.all() or not is_single.any():
         return np.empty((0, 2), dtype=np.intp)
-    label = np.unique(rounded + 0.0, axis=0, return_inverse=True)[1].ravel()
+    _, label = distinct_rows(rounded + 0.0)
     # At most one float32 row has each label, since rows are distinct.
     single = np.full(label.max() + 1, -1)
     single[label[is_single]] = np.flatnonzero(is_single)

@@ -25,6 +25,7 @@ from .._diffusion.conditional import Conditional, draw_given_columns, together
 from .._diffusion.estimator import BaseScoreDiffusion
 from .._diffusion.joint_density import JointDensity
 from .._estimators.kde import KDESampler
+from .._utils.near_rows import distinct_rows
 from .._utils.periods import reduced, wrapped
 from .._utils.progress import counted
 from .._utils.units import column_norms
@@ -303,7 +304,7 @@ class _Chooser:
         squares = squares.reshape(len(queries), len(judges), n)
         if not has_cells.all():
             # Equal rows are left out together, as by the densities of continuous rows.
-            point = np.unique(rows, axis=0, return_inverse=True)[1].ravel()
+            _, point = distinct_rows(rows)
             kept = (point[judges][:, None] != point).astype(np.float64)
         else:
             kept = np.ones((len(judges), n))
