@@ -176,6 +176,6 @@ print("isotropic, 1.3 from the data: {:.2f} off exact, {:.2f} with noise".format
 # isotropic and 0.15 for the adapted kernel. The images are so symmetric that rounding determines the
 # axes of their span, and so the nodes: another machine has the effect of another seed.
 #
-# A last step that stopped at v > 0, with a ratio rho of noises, would leave sqrt((1 - rho) / (1 + rho))
-# of the floor, a fifth, beside noise of norm sqrt(d v). `benchmarks/published.py --full` runs the
-# published process with all 50 000 draws, and gives the published distances.
+# If the last step stopped at v > 0, sqrt((1 - rho) / (1 + rho)) = 0.28 of the floor would be left, with
+# rho = 0.85 the ratio of successive variances, beside noise of norm sqrt(d v). `benchmarks/published.py
+# --full` runs the published process with all 50 000 draws, and gives the published distances.
