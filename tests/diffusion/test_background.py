@@ -115,26 +115,38 @@ def em(densities, weights):
 
 
 def far_rows(n_far, n=60):
+    """Rows of a normal distribution, some four times as wide, and some far out; two KDEs of them."""
     rng = np.random.default_rng(1)
-    x = np.append(rng.normal(size=n - n_far), 60.0 + np.arange(n_far))
+    x = np.concatenate([rng.normal(size=n - n_far), 60.0 + np.arange(n_far)])
+    x[:10] *= 4
     kdes = np.column_stack([norm.logpdf(x), norm.logpdf(x, scale=4.0)])
     return x, kdes, np.full(n, 1 / n)
 
 
+@pytest.mark.parametrize("shift", [0.0, -2000.0])
 @pytest.mark.parametrize(("n_far", "index"), [(0, 1), (1, 0), (6, 0)])
-def test_a_heavier_tail_must_gain_four_nats(n_far, index):
+def test_a_heavier_tail_must_gain_four_nats(n_far, index, shift):
     x, kdes, weights = far_rows(n_far)
     candidates = students(4.0, 8.0)
     log_densities = np.column_stack([each.log_density(x[:, None]) for each in candidates])
-    tail = choose_tail(candidates, log_densities, kdes, np.abs(x[:, None]), weights)
     fits = [em(np.exp(np.column_stack([kdes, each])), weights) for each in log_densities.T]
-    gain = len(weights) * (fits[0][1] - fits[1][1])
-    assert (gain > 4.0) == (index == 0)
+    assert (len(weights) * (fits[0][1] - fits[1][1]) > 4.0) == (index == 0)
+    tail = choose_tail(candidates, log_densities + shift, kdes + shift, np.abs(x[:, None]), weights)
     assert tail.student is candidates[index]
     mixture = fits[index][0]
-    assert tail.weight == pytest.approx(
-        np.clip(mixture[2] / (mixture[1] + mixture[2]), 0.05, 0.95), rel=1e-3
-    )
+    share = mixture[2] / (mixture[1] + mixture[2])
+    assert tail.weight == pytest.approx(np.clip(share, 0.05, 0.95), rel=1e-3)
+
+
+def test_a_gain_counts_all_rows_together():
+    n = 60
+    kdes = np.full((n, 2), -1e3)
+    for gain, index in ((3.9, 1), (4.1, 0)):
+        # With few likelihoods under the KDEs the score is that of the t distribution.
+        log_densities = np.column_stack([np.full(n, gain / n), np.zeros(n)])
+        candidates, weights = students(4.0, 8.0), np.full(n, 1 / n)
+        tail = choose_tail(candidates, log_densities, kdes, np.ones((n, 2)), weights)
+        assert tail.student is candidates[index]
 
 
 def test_tails_without_a_variance_are_for_single_columns_with_far_rows():
@@ -145,6 +157,8 @@ def test_tails_without_a_variance_are_for_single_columns_with_far_rows():
         candidates = students(degrees, 4.0, p=p)
         tail = choose_tail(candidates, log_densities, kdes, steep, weights)
         assert candidates.index(tail.student) == index
+    outside = [StudentT(np.zeros(2), np.eye(2), nu, codimension=1) for nu in (2.0, 4.0)]
+    assert choose_tail(outside, log_densities, kdes, steep, weights).student is outside[1]
     # Rows at one distance have no heavy tail, whatever their likelihood.
     candidates = students(1.0, 4.0)
     same = np.ones((len(x), 2))

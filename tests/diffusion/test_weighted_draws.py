@@ -15,6 +15,7 @@ from skdiffsmooth._diffusion.weighted_draws import (
     Pool,
     _cell_errors,
     _quadrature,
+    interpolated,
     propose,
     tail_nodes,
 )
@@ -211,3 +212,42 @@ def test_shares_of_kernels_and_rows_that_are_done():
     assert np.isneginf(pool.log_marginal[1])
     assert np.isneginf(pool.log_ratio[1]).all()
     assert pool.effective[1] == 0
+
+
+def test_draws_between_nodes_invert_the_distribution_function_of_a_piecewise_linear_density():
+    """Cells by their masses in the distribution function, then a linear density within each."""
+    each = kernels(1, 0, n_rows=2, scale=1.0)
+    pool = Pool.empty(2, 6, 1, [each])
+    rng = np.random.default_rng(0)
+    n_used = (5, 3)
+    for row, n in enumerate(n_used):
+        pool.position[row, :n] = np.sort(rng.uniform(size=n))
+        pool.coordinates[row, :n, 0] = np.sort(rng.normal(size=n))
+        pool.log_ratio[row, :n] = rng.normal(size=n) - 800
+        pool.log_target[row, :n] = rng.normal(size=n) - 800
+    rows = np.array([0, 1, 0, 1, 1, 0, 0, 1])
+    uniform = rng.uniform(size=(8, 2))
+    found = interpolated(pool, rows, uniform)
+    for row, (first, second), y in zip(rows, uniform, found[:, 0], strict=True):
+        n = n_used[row]
+        ratio = np.exp(pool.log_ratio[row, :n] + 800)
+        masses = np.diff(pool.position[row, :n]) * (ratio[1:] + ratio[:-1])
+        cell = np.searchsorted(np.cumsum(masses) / masses.sum(), first)
+        start, end = pool.coordinates[row, cell : cell + 2, 0]
+        assert start <= y <= end
+        left, right = np.exp(pool.log_target[row, cell : cell + 2] + 800)
+        at_y = left + (right - left) * (y - start) / (end - start)
+        below = (y - start) * (left + at_y) / ((end - start) * (left + right))
+        assert below == pytest.approx(second)
+
+
+def test_shares_at_boundaries_of_kernels_belong_to_the_next():
+    both = [kernels(3, 1), kernels(3, 1)]
+    base = BaseDraws(64, 2, 2.0, 0)
+    base.choice = np.full(64, 0.25)
+    weights = np.tile([0.25, 0.75], (3, 1))
+    drawn = propose(both, weights, base, slice(0, 4))
+    zero = np.zeros(4)
+    for row in range(3):
+        expected = both[1].draw(np.full(4, row), zero, base.noise[:4], base.stretch[:4])
+        assert_allclose(drawn[row], expected)
