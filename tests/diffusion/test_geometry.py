@@ -9,6 +9,7 @@ from numpy.testing import assert_allclose
 from sklearn.mixture import GaussianMixture
 
 from skdiffsmooth import SmoothedScoreDiffusion
+from skdiffsmooth._coordinates.metric import warped
 from skdiffsmooth._diffusion.geometry import (
     check_above_rounding,
     check_no_copies,
@@ -106,6 +107,8 @@ def test_a_single_row_has_the_unit_of_a_number_as_bandwidth():
     assert geometry_of(row, settings=tiny).metric.unit == 2.0**-600
     assert geometry_of(row * 2.0**500, settings=parsed(bandwidth="1h")).metric.unit == 2.0**500
     assert geometry_of(ROWS, settings=tiny).metric.unit == 1.0
+    with pytest.raises(ValueError, match=r"X holds values up to 1\.07e\+301 scales"):
+        geometry_of(row * 2.0**500, settings=tiny)
 
 
 def test_scales_that_rows_do_not_set_are_named():
@@ -140,11 +143,10 @@ def test_bandwidths_are_above_the_rounding_of_the_rows():
     windows = geometry_of(ROWS, settings=parsed(base=ManifoldParzen(5)))
     check_above_rounding(windows, 0.0)
     scaled = geometry_of(ROWS * 2.0**400)
-    with pytest.raises(ValueError) as error:
-        check_above_rounding(scaled, 1e-20)
-    assert f"bandwidth={1e-20 * scaled.metric.unit:g}" in str(error.value)
     radius = scaled.metric.unit * np.abs(scaled.coordinates).max()
-    assert f"up to {radius:.3g}" in str(error.value)
+    message = f"bandwidth={1e-20 * scaled.metric.unit:g} is below the .* up to {radius:.3g} from"
+    with pytest.raises(ValueError, match=message.replace("+", r"\+")):
+        check_above_rounding(scaled, 1e-20)
     assert rounding_error(geometry_of(np.empty((1, 0)))) == 0.0
 
 
@@ -215,12 +217,39 @@ def test_rounded_rows_are_left_out_one_by_one():
 
 
 def test_moved_rows_are_those_of_moved_points():
-    for metric in ("euclidean", "scaled", 0.5):
-        settings = parsed()
-        data = TrainingData(ROWS, np.full(20, 0.05), ONE_PROCESS, 20, is_weighted=False)
-        geometry = make_geometry(metric, data, settings)
+    skewed = np.exp(2 * np.random.default_rng(1).normal(size=(40, 2)))
+    for metric, points in (
+        ("euclidean", ROWS),
+        ("scaled", ROWS),
+        (0.5, ROWS),
+        (warped("scaled"), skewed),
+    ):
+        geometry = geometry_of(points, metric)
+        assert (geometry.metric.columns.warp is not None) == (points is skewed)
         index, offsets = np.array([3, 3, 7]), RNG.normal(size=(3, 2))
-        expected, _ = geometry.hull.split(geometry.metric.to_metric(ROWS[index] + offsets))
+        expected, _ = geometry.hull.split(geometry.metric.to_metric(points[index] + offsets))
         assert_allclose(geometry.moved(index, offsets), expected)
         unmoved = geometry.moved(index, np.zeros((3, 2)))
-        assert (unmoved == geometry.coordinates[index]).all()
+        assert_allclose(unmoved, geometry.coordinates[index], rtol=0 if points is ROWS else 1e-12)
+
+
+def test_components_of_a_mixture_fill_the_space_and_windows_only_the_hull():
+    line = np.column_stack([ROWS[:, 0], ROWS[:, 0]])
+    windows = geometry_of(line, settings=parsed(base=ManifoldParzen(5)))
+    assert windows.hull.dimension == windows.base.means.shape[1] == 1
+    mixture = geometry_of(line, settings=parsed(base=GaussianMixture(1)))
+    assert mixture.hull.dimension == mixture.base.means.shape[1] == 2
+    assert geometry_of(line[:1]).unit == 1.0  # a kernel without a direction
+
+
+def test_rows_of_a_plane_have_its_leave_one_out_bandwidth_only_in_units_of_X():
+    """In metrics that scale columns the plane is a relation of the table, not of these rows."""
+    plane = np.column_stack([ROWS, np.zeros(20)])
+    settings = parsed(3)
+    flat, two = geometry_of(plane, settings=settings), geometry_of(ROWS)
+    narrow = leave_one_out_bandwidth(flat, settings)
+    assert flat.hull.codimension == 1
+    assert narrow < 0.95 * leave_one_out_bandwidth(two, parsed())
+    scaled = [geometry_of(rows, "scaled") for rows in (plane, ROWS)]
+    h, expected = (leave_one_out_bandwidth(each, settings) for each in scaled)
+    assert h == pytest.approx(expected, rel=1e-6)
