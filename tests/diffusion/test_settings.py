@@ -4,16 +4,15 @@ import math
 
 import numpy as np
 import pytest
+from likelihood_problems import parsed
 from numpy.testing import assert_allclose
 
-from skdiffsmooth import SmoothedScoreDiffusion
 from skdiffsmooth._diffusion.settings import (
     DEFAULT_TOL,
     Relative,
     check_suits_periods,
     merging_tolerance,
     noise_for,
-    parse_parameters,
     resolve_background,
     resolve_count,
     resolve_flow_solver,
@@ -25,14 +24,8 @@ from skdiffsmooth._diffusion.settings import (
     terminal_scale_for,
 )
 from skdiffsmooth.kernels import AnisotropicGaussianKernel, GaussianKernel
-from skdiffsmooth.kernels._choice import SameEverywhere
 from skdiffsmooth.noise import NoiseLevels, OrnsteinUhlenbeck, VarianceExploding
 from skdiffsmooth.solvers import Adaptive, Heun
-
-
-def parsed(kernel=None, **params):
-    params = SmoothedScoreDiffusion(**params).get_params(deep=False)
-    return parse_parameters(params, SameEverywhere(kernel or GaussianKernel()), 2)
 
 
 @pytest.mark.parametrize(
@@ -250,7 +243,7 @@ def test_what_does_not_suit_periods(monkeypatch, name, params, kernel):
     monkeypatch.setattr("skdiffsmooth._diffusion.settings.resolve_shards", lambda shards: None)
     periods = np.array([1.0, 0.0])
     check_suits_periods(parsed(periods=periods), periods)
-    settings = parsed(kernel, periods=periods, **params)
+    settings = parsed(kernel=kernel, periods=periods, **params)
     with pytest.raises(ValueError, match=rf"^{name}=.* cannot be combined with periods="):
         check_suits_periods(settings, periods)
 

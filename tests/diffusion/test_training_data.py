@@ -2,19 +2,11 @@
 
 import numpy as np
 import pytest
+from likelihood_problems import rows_of
 from numpy.testing import assert_allclose
-
-from skdiffsmooth._diffusion.training_data import TrainingData
-from skdiffsmooth._utils.shards import ONE_PROCESS
 
 RNG = np.random.default_rng(0)
 ROWS = RNG.normal(size=(12, 3)) * [1.0, 10.0, 0.1]
-
-
-def rows_of(points, weights=None, **more):
-    n = len(points)
-    weights = np.full(n, 1 / n) if weights is None else weights
-    return TrainingData(points, weights, ONE_PROCESS, n, is_weighted=False, **more)
 
 
 @pytest.mark.parametrize(("n", "rank"), [(1, 0), (2, 1), (3, 2), (4, 3), (12, 3)])
