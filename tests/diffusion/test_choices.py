@@ -211,9 +211,9 @@ def test_settings_that_are_not_compared(params, points, reason):
     assert all(reason in why for why in reasons.values())
     given = params | {"background": 0.1, "metric": "scaled"}
     if "base" in params:
-        with pytest.raises(ValueError, match="takes neither metric='scaled' nor background=0.1"):
+        with pytest.raises(ValueError, match=r"takes neither metric='scaled' nor background=0\.1"):
             settings_for(rows_of(points), parsed(**given))
-        with pytest.raises(ValueError, match="background=0.1"):
+        with pytest.raises(ValueError, match=r"background=0\.1"):
             settings_for(rows_of(points), parsed(**params, background=0.1))
         assert settings_for(rows_of(points), parsed(**params, metric="euclidean", background=0.0))
     else:
@@ -249,7 +249,7 @@ def test_what_is_given_is_not_compared(monkeypatch):
 
 
 def scored_by(monkeypatch, value):
-    """Let `value(metric, scales)` be the score of candidates; return the list of those that are scored."""
+    """Let `value(metric, scales)` be the score of candidates; return those that are scored."""
     tried = []
 
     def score(self, index, scales, *, is_screening):
