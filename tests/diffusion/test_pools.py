@@ -118,6 +118,13 @@ def test_proposals_at_draws_have_their_mean_and_principal_axes():
     assert_allclose(joint.scales[1:] / joint.scales[0], [[1.3] * 3, [2.0] * 3])
     assert (joint.weights == 1 / 60).all()
     assert_allclose(joint.log_density(joint.centers), -rows.sum(axis=1))
+    # The principal axes are those of the standardised columns, wherever these are.
+    far = JointDensity.of_draws(lambda X: -X.sum(axis=1), rows + 1e4)
+    assert_allclose(np.abs(far.axes), np.abs(joint.axes), rtol=1e-5)
+    standardised = joint.axes / rows.std(axis=0)
+    products = standardised @ standardised.T
+    assert_allclose(products, np.diag(np.diag(products)), atol=1e-9)
+    assert np.trace(products) == pytest.approx(3.0)
     with pytest.raises(ValueError, match="2 draws do not span 3 columns"):
         JointDensity.of_draws(lambda X: X[:, 0], rows[:2])
     constant = np.column_stack([rows[:, 0], np.full(60, 7.0)])
