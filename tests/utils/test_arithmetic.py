@@ -121,7 +121,7 @@ def test_values_per_unit():
         per_unit("m", values, 3.0, np.array([1.0, 2.0])), [[2, 0], [-3, 0.5]]
     )
     for units in ([1e-300, 1e-300], [1e300, 1e300]):
-        with pytest.raises(ValueError, match="m leaves the finite range .* 3 of 4 values"):
+        with pytest.raises(ValueError, match=r"m leaves the finite range .* 3 of 4 values"):
             per_unit("m", values, *units)
 
 
@@ -268,12 +268,9 @@ def test_devices_that_are_absent(device):
         Backend.from_params(device, "float64")
 
 
-@pytest.mark.parametrize("device", ["cpu", "cpu:0", "cpu:00"])
+@pytest.mark.parametrize("device", ["cpu", "cpu:0"])
 def test_the_cpu_has_one_number(device):
-    try:
-        assert Backend.from_params(device, "float32").device.type == "cpu"
-    except ValueError as error:  # torch reads no leading zero
-        assert device == "cpu:00" and "cannot be used here" in str(error)
+    assert Backend.from_params(device, "float32").device.type == "cpu"
 
 
 # ------------------------------------------------------------------------------ workers

@@ -443,7 +443,7 @@ def test_sizes_and_ranges():
     for extent in (0.0, 1.01e-150, 0.99e150):
         check_extent(np.array([[0.0], [extent]]), "m")
     for extent in (0.99e-150, 1.01e150):
-        with pytest.raises(ValueError, match="X has a range of .* in units of m"):
+        with pytest.raises(ValueError, match=r"X has a range of .* in units of m"):
             check_extent(np.array([[0.0], [extent]]), "m")
     for scale in (1.01e-150, 0.99e150):
         check_ratio("sigma", scale, 2.0)
