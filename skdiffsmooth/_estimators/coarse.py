@@ -41,6 +41,7 @@ from .._utils.threads import threads_for
 from .._utils.units import common_unit, per_unit
 from .._utils.validation import check_bandwidth, check_choice, check_integer, check_real, check_size
 from .._utils.warnings import warn_user
+from ..bandwidth import warn_of_copies
 from ..manifolds import AffineSubspace, LocalPolynomialManifold, Manifold, estimate_reach
 from ..manifolds._dimension import check_n_components
 from .coarse_flow import SAME_FOOT, CoarseFlow, default_nodes
@@ -288,8 +289,9 @@ class CoarseScoreDiffusion(PosteriorMixin, DistanceDensityMixin, BaseEstimator):
         Warns
         -----
         UserWarning
-            If a given `switch_scale` exceeds the reach of the manifold, or if more than one sample in a
-            hundred is not on the manifold, since a learned manifold has gaps where rows are far apart.
+            If a given `switch_scale` exceeds the reach of the manifold, or is so small that samples are
+            near-copies of training rows; or if more than one sample in a hundred is not on the
+            manifold, since a learned manifold has gaps where rows are far apart.
         """
         rows = self._check_training(X, sample_weight)
         points, weights = rows.points, rows.weights
@@ -329,6 +331,17 @@ class CoarseScoreDiffusion(PosteriorMixin, DistanceDensityMixin, BaseEstimator):
                 f"{unit * switch_scale:.3g}, where the flow begins; expected a smaller number. Lower "
                 "bandwidth or raise switch_scale."
             )
+        if not isinstance(self.switch_scale, str):
+            # Noise moves rows along the manifold; the rest of their distance from it is lost.
+            # An upper bound without a manifold, where noise is averaged away.
+            k = (
+                n_components
+                if manifold is not None and n_components is not None
+                else hull.dimension
+            )
+            across = (hull.dimension - k) * (bandwidth**2 + (residual_scale or 0.0) ** 2)
+            distance = math.sqrt(k * switch_scale**2 + across)
+            warn_of_copies(f"switch_scale={self.switch_scale!r}", distance, measured, weights)
         if manifold is not None:
             _warn_of_drops(manifold, measured, hull, switch_scale)
         self._set_fitted(

@@ -15,11 +15,11 @@ from skdiffsmooth.tables import (
     Interval,
     Positive,
     TableColumns,
+    _amounts,
     _cells,
     _detect,
     _discrete,
     _distances,
-    _gated,
     _summaries,
 )
 from skdiffsmooth.tables._column import listed
@@ -228,18 +228,18 @@ def test_distances_are_mapped_to_the_line_and_back(knot):
 
 
 @pytest.mark.parametrize("shift", [-2.0, 0.0, 3.0])
-def test_maps_of_gated_coordinates_and_their_inverses(shift):
+def test_maps_of_amounts_and_their_inverses(shift):
     knots, shifts = np.array([2.0, np.nan]), np.array([shift, np.nan])
     w = np.array([1e-25, 0.01, 1.0, 30.0])
     y = np.column_stack([_distances.to_line(w, 2.0)[0], [-1.0, 0.0, 1.0, np.inf]])
-    mapped, log_slopes = _gated._mapped(y, shifts, knots)
+    mapped, log_slopes = _amounts._mapped(y, shifts, knots)
     scaled = np.exp(shift) * w
     np.testing.assert_allclose(mapped[:, 0], scaled + np.log(-np.expm1(-scaled)), rtol=1e-9)
     np.testing.assert_array_equal(mapped[:, 1], y[:, 1])
     np.testing.assert_array_equal(log_slopes[:, 1], 0)
-    np.testing.assert_allclose(_gated._unmapped(mapped, shifts, knots), y, rtol=1e-9)
+    np.testing.assert_allclose(_amounts._unmapped(mapped, shifts, knots), y, rtol=1e-9)
     step = 1e-6
-    ends = [_gated._mapped(y + sign * step, shifts, knots)[0][:, 0] for sign in (-1, 1)]
+    ends = [_amounts._mapped(y + sign * step, shifts, knots)[0][:, 0] for sign in (-1, 1)]
     slopes = (ends[1] - ends[0]) / (2 * step)
     np.testing.assert_allclose(np.exp(log_slopes[:, 0]), slopes, rtol=1e-6)
 
@@ -251,7 +251,7 @@ def test_probabilities_of_intervals_under_gaussians_and_logistics():
     low = np.array([-1.0, 0.5, 3.0, -9.0, 2.0, -30.0])
     high = np.array([-1.0, 0.7, 3.5, -8.0, 2.0, -29.0])
     centers, width = np.array([0.0, 0.6, -1.0]), 1.5
-    found = _gated._log_normal(low, high, centers, width)
+    found = _amounts._log_normal(low, high, centers, width)
     for i, j in np.ndindex(6, 3):
         normal = stats.norm(centers[j], width)
         if low[i] == high[i]:
@@ -261,7 +261,7 @@ def test_probabilities_of_intervals_under_gaussians_and_logistics():
             above = normal.sf(low[i]) - normal.sf(high[i])
             expected = math.log(min(below, above) if below * above else max(below, above))
         assert found[i, j] == pytest.approx(expected, rel=1e-6)
-    found = _gated._log_logistic(low, high, width)
+    found = _amounts._log_logistic(low, high, width)
     logistic = stats.logistic(0, width)
     for i in range(6):
         if low[i] == high[i]:
@@ -270,19 +270,19 @@ def test_probabilities_of_intervals_under_gaussians_and_logistics():
             expected = quad(logistic.pdf, low[i], high[i], epsabs=0)[0]
             assert found[i] == pytest.approx(math.log(expected))
     # Far above zero, where differences of distribution functions are zero.
-    reflected = _gated._log_logistic(-high, -low, width)
+    reflected = _amounts._log_logistic(-high, -low, width)
     np.testing.assert_allclose(reflected, found)
 
 
 @pytest.mark.parametrize("period", [0.0, 2.0])
 def test_log_kernels_of_coordinates(period):
     a, b = np.array([0.1, 1.9]), np.array([0.0, 1.0, 1.8])
-    found = _gated._log_kernel(a, b, period, 0.5)
+    found = _amounts._log_kernel(a, b, period, 0.5)
     for i, j in np.ndindex(2, 3):
         distance = abs(a[i] - b[j])
         distance = min(distance, period - distance) if period else distance
         assert found[i, j] == pytest.approx(-2 * distance**2)
-    assert [_gated._last_best(x) for x in ([1, 2, 2, 0], [3, 1], [0, 0, 0])] == [2, 0, 2]
+    assert [_amounts._last_best(x) for x in ([1, 2, 2, 0], [3, 1], [0, 0, 0])] == [2, 0, 2]
 
 
 # ------------------------------------------------------------------------------ detection
