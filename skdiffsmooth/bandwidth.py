@@ -21,6 +21,7 @@ from ._utils.kernel_weights import log_wrapped_kernel
 from ._utils.periods import reduced, wrapped
 from ._utils.progress import counted, tracked
 from ._utils.rows import evenly
+from ._utils.units import column_norms
 from ._utils.validation import check_real_array
 from ._utils.warnings import warn_user
 
@@ -129,7 +130,7 @@ def _rule_of_thumb(points: np.ndarray, weights: np.ndarray, constant: float) -> 
     concentration = np.sum(weights**2)
     # Divided by 1 - sum w^2 the weighted variance is unbiased; N - 1 for equal weights.
     unbiased = weights @ weight_of_others(weights)
-    data_std = np.sqrt(weights @ (points - center) ** 2 / unbiased)
+    data_std = column_norms(np.sqrt(weights)[:, None] * (points - center)) / np.sqrt(unbiased)
     # The mean of a constant column is rounded, so that deviations from it are not exactly zero.
     varies = has_extent(points) & (data_std > 0)
     if not np.all(varies):

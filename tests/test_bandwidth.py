@@ -92,6 +92,13 @@ def test_rule_of_thumb_of_constant_columns(rule):
         RULES[rule](constant, np.full(2, 0.5))
 
 
+@pytest.mark.parametrize("unit", [1e-200, 1e200])
+def test_rule_of_thumb_in_any_unit(unit):
+    """Squares of deviations underflowed, and the error called such columns constant."""
+    points, weights = np.random.RandomState(0).normal(size=(9, 2)), np.full(9, 1 / 9)
+    np.testing.assert_allclose(scott(unit * points, weights), unit * scott(points, weights))
+
+
 # ------------------------------------------------------------------------------------ bracket
 
 

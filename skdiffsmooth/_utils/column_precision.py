@@ -34,6 +34,8 @@ _ATOM_RATIO = 4
 _MOST_DESCRIBED = 8
 # `fit` warns of rounding errors of the floats above this, in standard deviations.
 _LOST = 1e-3
+# Below this number float32 holds fractions, too.
+_INTEGERS = 2.0**23
 # `fit` warns if, in one of n rows, a value is farther from the median than `_FAR` n times the distance
 # within which the fraction `_NEAR` of the rows is. A column of a Cauchy distribution has such a value
 # with probability 5e-4, whatever the number of rows.
@@ -227,7 +229,11 @@ def _eps(column: np.ndarray) -> float:
     n_values = len(np.unique(column[column != 0]))
     n_bits = max(12, 24 - math.ceil(30 / max(n_values, 1)))
     is_short = bool(np.all(np.ldexp(mantissas, n_bits) % 1 == 0))
-    return float(np.finfo(np.float64 if is_short else np.float32).eps)
+    # Few values say little: integers, such as codes, that float32 would not have had to round to
+    # integers are taken for what they are, and so is one value, such as a constant of a million.
+    is_integer = np.abs(column).max() <= _INTEGERS and bool(np.all(column == np.rint(column)))
+    is_exact = is_short or is_integer or n_values < 2
+    return float(np.finfo(np.float64 if is_exact else np.float32).eps)
 
 
 def _lattice(values: np.ndarray, noise: float) -> float:

@@ -56,11 +56,13 @@ def check_table(
     which an estimator was fitted. Columns of the indices `ignored` may hold missing values and are set
     to zero.
 
-    Raises TypeError if X is sparse, a tensor that requires gradients or of a type that numpy lacks,
-    or has cells that are no numbers; ValueError if X has another shape, columns that are not
-    numeric, masked, missing or infinite cells, or other columns than those of `fit`.
+    Raises TypeError if X is sparse, a lazy frame, a tensor that requires gradients or of a type that
+    numpy lacks, or has cells that are no numbers; ValueError if X has another shape, two columns of
+    one name, columns that are not numeric, masked, missing or infinite cells, or other columns than
+    those of `fit`.
     """
     check_detached("X", X)
+    _check_container(X)
     names = column_names(X)
     _check_types(X, names)
     options: dict[str, Any] = {"dtype": np.float64, "ensure_all_finite": False}
@@ -92,6 +94,33 @@ def check_table(
     return checked
 
 
+def _check_container(X: Any) -> None:
+    """Raise an error if X is a frame that has no array, or not one column for each name."""
+    if hasattr(X, "collect_schema") and not hasattr(X, "shape"):
+        raise TypeError(
+            f"X is a {type(X).__name__} of polars; expected a DataFrame. Pass X.collect()."
+        )
+    if not hasattr(X, "columns"):
+        return
+    check_names_differ(list(X.columns))
+    is_sparse = [hasattr(dtype, "fill_value") for dtype in X.dtypes]
+    if is_sparse and all(is_sparse):
+        raise TypeError(
+            "the columns of X are sparse, but dense data is required. Pass X.sparse.to_dense() if it "
+            "fits into memory."
+        )
+
+
+def check_names_differ(names: Sequence[Any]) -> None:
+    """Raise ValueError if a table has two columns of one name."""
+    double = sorted({repr(name) for name in names if list(names).count(name) > 1})
+    if double:
+        raise ValueError(
+            f"X has several columns with the name {', '.join(double)}; expected names that "
+            "differ, since columns are found by name. Rename them."
+        )
+
+
 def _check_types(X: Any, names: np.ndarray | None) -> None:
     """Raise an error if X, or a column of it, has a type that numpy would convert without an error."""
     dtype = getattr(X, "dtype", None)
@@ -107,7 +136,8 @@ def _check_types(X: Any, names: np.ndarray | None) -> None:
             f"{masked.tolist()}; expected a value in every cell. Drop those rows, or fill them: a mask "
             "is not taken into account."
         )
-    kinds = [_kind(column) for column in getattr(X, "dtypes", [dtype])]
+    dtypes = X.dtypes if hasattr(X, "columns") else [dtype]  # a Series has one dtype
+    kinds = [_kind(column) for column in dtypes]
     wrong = [column for column, kind in enumerate(kinds) if kind in _WRONG_KINDS]
     if wrong and kinds[wrong[0]] not in "US":
         column = wrong[0]

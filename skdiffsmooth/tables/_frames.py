@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from scipy.sparse import issparse
 
+from .._utils.table import check_names_differ
 from .._utils.validation import check_detached
 
 # float64 does not represent all larger integers.
@@ -117,12 +118,7 @@ def check_shape(n_rows: int, names: Sequence[Any]) -> None:
         raise ValueError(
             f"X has 0 sample(s) (rows) of {len(names)} columns; expected at least one."
         )
-    double = sorted({repr(name) for name in names if list(names).count(name) > 1})
-    if double:
-        raise ValueError(
-            f"X has several columns with the name {', '.join(double)}; expected names that "
-            "differ, since columns are found by name. Rename them."
-        )
+    check_names_differ(names)
 
 
 def as_objects(values: Sequence[Any]) -> np.ndarray:

@@ -448,6 +448,28 @@ def test_queries_refuse_another_number_of_features(estimator, method):
 
 
 @models(ALL)
+def test_fit_refuses_tables_that_hold_no_array(estimator):
+    """They raised errors of pandas, numpy and narwhals that name no next step."""
+    polars = pytest.importorskip("polars")
+    frame = pd.DataFrame(np.random.RandomState(0).normal(size=(N, 2)), columns=["a", "b"])
+    sparse = frame.astype(pd.SparseDtype(float))
+    for table, error, message in (
+        (frame["a"], ValueError, "Series"),
+        (
+            frame.set_axis(["a", "a"], axis=1),
+            ValueError,
+            "several columns with the name 'a'.*Rename",
+        ),
+        (sparse, TypeError, "sparse.*to_dense"),
+        (polars.DataFrame(frame.to_dict("list")).lazy(), TypeError, "LazyFrame.*collect"),
+    ):
+        with pytest.raises(error, match=message):
+            clone(estimator).fit(table)
+    with pytest.raises(ValueError, match="several columns with the name 'a'"):
+        clone(estimator).fit(frame).score_samples(frame.set_axis(["a", "a"], axis=1))
+
+
+@models(ALL)
 def test_fit_refuses_column_names_of_mixed_types(estimator):
     with pytest.raises(TypeError, match=r"int.*str"):
         clone(estimator).fit(pd.DataFrame(table(), columns=["a", "b", 0]))

@@ -207,3 +207,24 @@ def test_at_most_eight_columns_are_described(n_columns, last):
     described = precision(X).discrete_columns(None)
     assert len(described) == n_columns
     assert described[-1].startswith(last)
+
+
+@pytest.mark.parametrize(
+    "values", [[54321], [1e9], [54321000], [0, 54321], [1234567, 1234568], [19999, 24999, 49999]]
+)
+def test_few_integers_are_no_rounded_float32_numbers(values):
+    """A constant 1e9 was drawn with a standard deviation of 6700, codes 1234567 and 1234568 with 9."""
+    column = np.resize(np.array(values, dtype=float), 60)
+    assert precision(column).rounding[0] == np.finfo(np.float64).eps * max(values)
+    # Two neighbouring float32 numbers still differ by rounding only.
+    neighbours = np.resize(
+        np.array([1, np.nextafter(np.float32(1), np.float32(0))], dtype=float), 60
+    )
+    assert not precision(neighbours).std.any()
+
+
+@pytest.mark.parametrize("constant", [54321, 1e9])
+def test_constants_are_drawn_up_to_the_rounding_of_float64(constant):
+    X = np.column_stack([np.random.RandomState(0).normal(size=60), np.full(60, constant)])
+    drawn = KDESampler("loo", metric="scaled").fit(X).sample(50, random_state=0)
+    np.testing.assert_allclose(drawn[:, 1], constant, rtol=1e-10)
