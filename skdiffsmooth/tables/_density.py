@@ -81,9 +81,9 @@ class MixedDensity:
     @property
     def conditional(self) -> np.ndarray:
         """Indices of the coordinates in `amounts`: of columns with atoms, unless all have atoms."""
-        found = {each.continuous for each in self.table.discrete if each.continuous is not None}
+        indices = {c.continuous for c in self.table.discrete if c.continuous is not None}
         return np.array(
-            sorted(found) if len(found) < len(self.table.continuous) else [], dtype=np.intp
+            sorted(indices) if len(indices) < len(self.table.continuous) else [], dtype=np.intp
         )
 
     @property
