@@ -161,7 +161,10 @@ class BoxSums:
     def log_density(
         self, x: torch.Tensor, memory_limit: float, *, exclude: torch.Tensor | None = None
     ) -> torch.Tensor:
-        """Return the log-density (B,) of queries, in nats; `exclude` is as in `Denoiser`."""
+        """Return the log-density (B,) of queries, in nats.
+
+        `exclude` (B,) is the index of the point that each query is at, and must not use.
+        """
         out = x.new_empty(len(x))
         n_bounds = len(self._x) + self._n_cubes
         n_rows = min(rows_that_fit(256 * n_bounds, memory_limit), max(1, _BOUNDS_TILE // n_bounds))

@@ -18,7 +18,7 @@ def unit_for(size: float, ordinary: int = _ORDINARY) -> float:
     Sizes from 2^-ordinary to 2^ordinary are ordinary.
     """
     exponent = math.frexp(size)[1] - 1
-    return 1.0 if abs(exponent) <= ordinary else math.ldexp(1.0, exponent)
+    return 1.0 if size == 0 or abs(exponent) <= ordinary else math.ldexp(1.0, exponent)
 
 
 def common_unit(rows: np.ndarray, ordinary: int = _ORDINARY) -> float:
