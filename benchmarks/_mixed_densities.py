@@ -79,7 +79,7 @@ def by_pattern(fit, train, test, columns):
         log_share = np.log((len(own) + 0.5) / (len(train.pattern) + 0.5 * len(patterns)))
         part = test.part(queries, columns)
         if len(own) >= FEWEST:
-            # Coordinates that gate others are constant here.
+            # Coordinates that say whether others have a value are constant here.
             log_density = fit(train.part(own, columns))(part)
         else:
             # Columns on their own: normals of all rows that have a value, and frequencies.

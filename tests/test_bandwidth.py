@@ -10,7 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from skdiffsmooth import KDESampler, SmoothedScoreDiffusion, bandwidth
+from skdiffsmooth import (
+    CoarseScoreDiffusion,
+    KDESampler,
+    LocalScoreDiffusion,
+    SmoothedScoreDiffusion,
+    bandwidth,
+)
 from skdiffsmooth._utils.backend import Backend
 from skdiffsmooth._utils.rows import evenly, merge_duplicates
 from skdiffsmooth.bandwidth import (
@@ -427,7 +433,8 @@ NORMAL = np.random.RandomState(0).normal(size=(150, 3))
 CIRCLE = np.column_stack(
     [f(np.linspace(0, 2 * np.pi, 12, endpoint=False)) for f in (np.cos, np.sin)]
 )
-PLAIN = {"metric": "euclidean", "background": 0.0, "n_nodes": 4, "n_levels": 2, "n_steps": 2}
+SHORT = {"n_nodes": 4, "n_levels": 2, "n_steps": 2}
+PLAIN = {"metric": "euclidean", "background": 0.0, **SHORT}
 
 
 def copies_of_a_fit(model, X, **options):
@@ -448,6 +455,9 @@ def copies_of_a_fit(model, X, **options):
         SmoothedScoreDiffusion(0.02, 0.0, **PLAIN),
         SmoothedScoreDiffusion(0.02, 0.03, **PLAIN),
         SmoothedScoreDiffusion("0.05h", lambda scale: 0.1 * scale, **PLAIN),
+        LocalScoreDiffusion(0.02, 0.01, size=3, width=0.0, **SHORT),
+        CoarseScoreDiffusion(0.02, 0),
+        CoarseScoreDiffusion(0.02, n_components=3, bandwidth=0.01),
     ],
 )
 def test_scales_that_copy_rows_warn_once(model):
@@ -473,6 +483,11 @@ def test_copies_in_any_unit(unit):
         (SmoothedScoreDiffusion(0.01, 0.3, **PLAIN), CIRCLE),
         (SmoothedScoreDiffusion("auto", 0.0, **PLAIN), NORMAL),
         (SmoothedScoreDiffusion("loo", 0.0, **PLAIN), CIRCLE),
+        (LocalScoreDiffusion(0.02, size=1, width=0.0, **SHORT), NORMAL),
+        (LocalScoreDiffusion(0.02, size=3, width=0.1, **SHORT), NORMAL),
+        (LocalScoreDiffusion(0.02, 0.3, size=3, width=0.0, **SHORT), NORMAL),
+        (CoarseScoreDiffusion(0.3, 0), NORMAL),
+        (CoarseScoreDiffusion(0.02, 1, n_components=1), NORMAL),  # rows are far from the curve
         (KDESampler(0.01), NORMAL[:1]),
         (KDESampler(0.01), NORMAL[:9]),
     ],
@@ -505,3 +520,217 @@ def test_rows_that_are_taken_evenly_do_not_favour_the_ends():
     assert evenly(3, 5).tolist() == [0, 1, 2]
     assert evenly(10, 5).tolist() == [1, 3, 5, 7, 9]
     assert np.mean(evenly(1001, 10)) == pytest.approx(500, abs=1)
+
+
+# ------------------------------------------------------------------------------ parts, against loops
+
+
+@pytest.mark.parametrize("share", [0.1, 0.999999999999, 1.0])
+def test_the_weight_of_the_others_is_exact(share):
+    small = np.array([1e-30, 3e-30, 5e-31])
+    weights = np.r_[small[:2], share, (1 - share) + small[2]]
+    found = bandwidth.weight_of_others(weights)
+    expected = [math.fsum(np.delete(weights, i)) for i in range(4)]
+    heaviest = int(np.argmax(weights))
+    assert found[heaviest] == pytest.approx(expected[heaviest], rel=1e-12)
+    np.testing.assert_allclose(found, expected, rtol=1e-12, atol=1e-16)
+
+
+@pytest.mark.parametrize("periods", [None, [0.0, 2.0], [3.0, 2.0]])
+def test_distances_of_queries_from_other_points_against_loops(periods):
+    rng = np.random.default_rng(0)
+    points, x = rng.uniform(0, 2, (6, 2)), rng.uniform(0, 2, (4, 2))
+    x[0], exclude = points[2], np.array([2, 0, 0, 5])
+    x[3] = points[5] + 1e-3
+    squares = np.zeros((4, 6))
+    for i, j, k in np.ndindex(4, 6, 2):
+        difference = abs(x[i, k] - points[j, k])
+        period = 0 if periods is None else periods[k]
+        squares[i, j] += min(difference, abs(period - difference) if period else np.inf) ** 2
+    of_periods = None if periods is None else np.array(periods)
+    found = bandwidth._squared_distances(x, points, of_periods)
+    np.testing.assert_allclose(found, squares, atol=1e-15)
+    squares[np.arange(4), exclude] = np.inf
+    queries = Queries(x, exclude, np.full(4, 0.25))
+    expected = np.sqrt(squares.min(axis=1))
+    np.testing.assert_allclose(queries.nearest_distances(points, of_periods), expected, atol=1e-12)
+
+
+def test_queries_that_are_taken_evenly():
+    x, weights = (
+        np.array([[3.0], [-1.0], [0.0], [2.0], [-4.0]]),
+        np.array([0.1, 0.2, 0.3, 0.1, 0.3]),
+    )
+    queries = Queries(x, np.array([9, 8, 7, 6, 5]), weights)
+    assert queries.evenly(5) is queries
+    taken = queries.evenly(2)
+    # In the order of distance 0, 1, 2, 3, 4 the second and the fourth, in the order of the queries.
+    np.testing.assert_array_equal(taken.x, [[3.0], [-1.0]])
+    np.testing.assert_array_equal(taken.exclude, [9, 8])
+    np.testing.assert_allclose(taken.weights, [1 / 3, 2 / 3])
+
+
+def log_likelihood_by_loops(points, weights, queries, periods, h):
+    total = 0.0
+    for x, exclude, weight in zip(*queries, strict=True):
+        kernels = []
+        for j in range(len(points)):
+            if j == exclude:
+                continue
+            kernel = 1.0
+            for k in range(points.shape[1]):
+                images = x[k] - points[j, k] + periods[k] * np.arange(-40, 41)
+                images = images if periods[k] else images[:1]
+                kernel *= np.sum(np.exp(-(images**2) / (2 * h**2))) / (h * math.sqrt(2 * math.pi))
+            kernels.append(weights[j] * kernel)
+        total += weight * math.log(sum(kernels) / math.fsum(np.delete(weights, exclude)))
+    return total
+
+
+@pytest.mark.parametrize("periods", [[0.0, 0.0], [0.0, 2.0], [3.0, 2.0]])
+@pytest.mark.parametrize("at_points", [True, False])
+def test_likelihoods_of_left_out_queries_against_loops(periods, at_points):
+    rng = np.random.default_rng(0)
+    points, weights = rng.uniform(0, 2, (6, 2)), np.array([0.1, 0.2, 0.3, 0.1, 0.1, 0.2])
+    queries = Queries.at_points(points, weights)
+    if not at_points:
+        queries = Queries(points[[0, 0, 3]] + 0.1, np.array([0, 0, 3]), np.array([0.2, 0.3, 0.5]))
+    of_periods = np.array(periods) if any(periods) else None
+    by_distances = bandwidth._log_likelihood_by_distances(points, weights, queries, of_periods)
+    by_engine = bandwidth._leave_one_out_log_likelihood(points, weights, DOUBLE, 1.0, of_periods)
+    for h in 0.2, 0.7, 1.9, 5.0:
+        expected = log_likelihood_by_loops(points, weights, queries, periods, h)
+        assert by_distances(h) == pytest.approx(expected, abs=1e-7)
+        assert by_engine(queries)(h) == pytest.approx(expected, abs=1e-7)
+
+
+def test_likelihoods_of_narrow_kernels_do_not_underflow():
+    points, weights = np.array([[0.0], [1.0], [3.0]]), np.full(3, 1 / 3)
+    likelihood = bandwidth._log_likelihood_by_distances(
+        points, weights, Queries.at_points(points, weights), None
+    )
+    h = 1e-3
+    expected = -(1 + 1 + 4) / (6 * h**2) - math.log(2 * h * math.sqrt(2 * math.pi))
+    assert likelihood(h) == pytest.approx(expected, rel=1e-12)
+
+
+def test_held_out_points_are_no_centers(monkeypatch):
+    monkeypatch.setattr(bandwidth, "_HELD_OUT", 4)
+    rng = np.random.default_rng(0)
+    points, weights = np.sort(rng.normal(size=(12, 1)), axis=0), rng.dirichlet(np.ones(12))
+    held = bandwidth._held_out(12)
+    np.testing.assert_array_equal(held, [0, 3, 7, 11])
+    likelihood = bandwidth._held_out_log_likelihood(points, weights, 1e-3, DOUBLE, 1.0, None)
+    queries = Queries(points[held], held, np.array([0.1, 0.2, 0.3, 0.4]))
+    others = np.delete(np.arange(12), held)
+    for h in 0.1, 1.0:
+        kernels = stats.norm.pdf(points[held], points[others, 0], h)
+        expected = queries.weights @ np.log(kernels @ (weights[others] / weights[others].sum()))
+        # Close points are merged, with an error of some hundredths of a nat.
+        assert likelihood(queries)(h) == pytest.approx(expected, abs=0.05)
+
+
+def counted_parabola(top, log):
+    def likelihood(h):
+        log.append(h)
+        return -((math.log(h) - math.log(top)) ** 2)
+
+    return likelihood
+
+
+@pytest.mark.parametrize("factor", [1.0, 1.04, 1 / 1.04])
+def test_a_parabola_takes_three_likelihoods(factor):
+    log = []
+    found = maximize_near(counted_parabola(2.0, log), 2.0 * factor, 0.1, 10.0)
+    assert found == pytest.approx(2.0, rel=1e-6)
+    np.testing.assert_allclose(log, 2.0 * factor * np.exp([-0.05, 0.0, 0.05]))
+
+
+def test_steps_are_at_most_four_distances_long():
+    log = []
+    found = maximize_near(counted_parabola(2.0, log), 2.0 * math.exp(-0.05 * 10), 0.1, 10.0)
+    assert found == pytest.approx(2.0, rel=1e-6)
+    np.testing.assert_allclose(np.log(log[1::3]) - math.log(2), [-0.5, -0.3, -0.1, 0], atol=1e-9)
+
+
+@pytest.mark.parametrize(("lower", "upper", "expected"), [(2.01, 10.0, 2.01), (0.1, 1.99, 1.99)])
+def test_the_top_of_a_parabola_is_kept_within_the_bounds(lower, upper, expected):
+    assert maximize_near(counted_parabola(2.0, []), 2.0, lower, upper) == expected
+
+
+def test_grids_have_twelve_bandwidths_with_both_ends():
+    log = []
+    maximize_leave_one_out(counted_parabola(2.0, log), 0.5, 8.0)
+    np.testing.assert_allclose(log[:12], np.geomspace(0.5, 8.0, 12))
+    assert maximize_leave_one_out(counted_parabola(2.0, []), 1.0, 1.0009) == 1.0
+    log.clear()
+    maximize_leave_one_out(counted_parabola(2.0, log), 1.0, 1.002)
+    assert len(log) > 12
+
+
+@pytest.mark.parametrize(
+    ("n_points", "distance", "warns"),
+    [(9, 0.1, False), (10, 0.33, True), (10, 0.34, False), (70, 0.33, True), (70, 0.34, False)],
+)
+def test_draws_within_a_third_of_the_spacing_warn(n_points, distance, warns):
+    points, weights = np.arange(float(n_points))[:, None], np.full(n_points, 1 / n_points)
+    with warnings.catch_warnings(record=True) as found:
+        warnings.simplefilter("always")
+        bandwidth.warn_of_copies("bandwidth=0.1", distance, points, weights)
+    assert len(found) == warns
+    if warns:
+        assert f"median of {min(n_points, 64)} rows" in str(found[0].message)
+        assert "at about 0.3 of the distance" in str(found[0].message)
+        assert "multiply them by 3 or more" in str(found[0].message)
+
+
+@pytest.mark.parametrize(("ratio", "warns"), [(1.49, True), (1.51, False)])
+def test_rows_that_stand_for_several_do_not_warn(ratio, warns):
+    points = np.arange(11.0)[:, None]
+    weights = np.where(np.arange(11) == 0, 1.0, ratio)
+    with warnings.catch_warnings(record=True) as found:
+        warnings.simplefilter("always")
+        bandwidth.warn_of_copies("bandwidth=0.1", 0.1, points, weights / weights.sum())
+    assert len(found) == warns
+
+
+def test_copies_are_sought_among_all_parts_of_the_rows(monkeypatch):
+    """Every second row has a near one, which only the second part of the rows contains."""
+    monkeypatch.setattr(bandwidth, "_ROWS_AT_ONCE", 10)
+    points = np.repeat(np.arange(0.0, 10), 2)[:, None] + np.tile([0.0, 0.2], 10)[:, None]
+    weights = np.full(20, 0.05)
+    with warnings.catch_warnings(record=True) as found:
+        warnings.simplefilter("always")
+        for distance in 0.06, 0.07, 0.3:
+            bandwidth.warn_of_copies("bandwidth", distance, points, weights)
+    assert len(found) == 1
+
+
+@pytest.mark.parametrize("n_points", [256, 257])
+@pytest.mark.parametrize("is_screening", [True, False])
+def test_all_rows_are_scored_after_256_of_them(n_points, is_screening, monkeypatch):
+    scored = []
+    original = bandwidth._log_likelihood_by_distances
+
+    def by_distances(points, weights, queries, periods):
+        scored.append(len(queries.x))
+        return original(points, weights, queries, periods)
+
+    def of_all(points, weights, backend, memory_limit, periods=None):
+        return lambda queries: lambda h: scored.append(0) or -abs(math.log(h))
+
+    monkeypatch.setattr(bandwidth, "_log_likelihood_by_distances", by_distances)
+    monkeypatch.setattr(bandwidth, "_leave_one_out_log_likelihood", of_all)
+    points = np.random.default_rng(0).normal(size=(n_points, 1))
+    weights = np.full(n_points, 1 / n_points)
+    for memory_limit in (2.0, 16 * 256 * n_points / 2**20):
+        scored.clear()
+        gaussian_leave_one_out(points, weights, 0, DOUBLE, memory_limit, is_screening=is_screening)
+        assert scored[0] == 256
+        assert (0 in scored) == (n_points > 256 and not is_screening)
+    scored.clear()
+    # Distances of 256 rows do not fit.
+    gaussian_leave_one_out(
+        points, weights, 0, DOUBLE, 16 * 256 * n_points / 2**20 - 1e-6, is_screening=is_screening
+    )
+    assert scored[0] == 0

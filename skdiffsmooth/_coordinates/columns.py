@@ -19,6 +19,7 @@ from .._utils.gaussian import gaussian_log_normalizer
 from .._utils.periods import reduced, wrapped
 from .._utils.rows import WholeTable, order_from_center
 from .._utils.shards import ONE_PROCESS, Shards
+from .._utils.units import column_sizes
 from .hull import principal_axes
 from .warp import ColumnWarp, fit_warp
 
@@ -331,7 +332,7 @@ def typical_row(points: np.ndarray) -> np.ndarray:
     """Return a row (d,) near the median of each column, whatever the units and the orders are."""
     middle = len(points) // 2
     distances = np.abs(points - np.partition(points, middle, axis=0)[middle])
-    largest = distances.max(axis=0)
+    largest = column_sizes(distances)
     relative = distances / np.where(largest > 0, largest, 1.0)
     return points[np.argmin(np.sum(relative, axis=1))]
 

@@ -16,7 +16,7 @@ from .._coordinates.metric import LinearMetric, fit_metric, is_scaled
 from .._engine.components import GaussianComponents
 from .._utils.dequantize import ExcludedRows
 from .._utils.units import common_unit, unit_for
-from .._utils.validation import check_extent
+from .._utils.validation import LARGEST_VALUE, check_extent
 from ..bandwidth import Queries, gaussian_leave_one_out, warn_of_copies
 from ..bases import ManifoldParzen, base_components
 from ..kernels import ReducedKernel
@@ -121,8 +121,9 @@ def make_geometry(metric: Metric, data: TrainingData, parsed: ParsedParameters) 
         and isinstance(parsed.bandwidth, float)
         and data.shards.total(len(data.points)) == 1
     ):
-        # A single row has no range.
-        unit = unit_for(parsed.bandwidth)
+        # A single row has no range. Values divided by the unit must be finite, for the check below.
+        largest = data.shards.largest(float(np.abs(data.points).max(initial=0.0)))
+        unit = unit_for(max(parsed.bandwidth, largest / LARGEST_VALUE))
     linear, hull = _metric_and_hull(metric, data, unit)
     measured = linear.to_metric(data.points)
     data.shards.together(check_extent, measured, f"metric={metric!r}")

@@ -28,6 +28,7 @@ import torch
 
 from .._utils.memory import rows_that_fit, slices
 from .._utils.progress import tracked
+from .._utils.units import column_range
 from .points import log_weight_of_others
 from .radial_kernels import RADIAL_KERNELS, RadialKernel
 
@@ -160,7 +161,10 @@ class BoxSums:
     def log_density(
         self, x: torch.Tensor, memory_limit: float, *, exclude: torch.Tensor | None = None
     ) -> torch.Tensor:
-        """Return the log-density (B,) of queries, in nats; `exclude` is as in `Denoiser`."""
+        """Return the log-density (B,) of queries, in nats.
+
+        `exclude` (B,) is the index of the point that each query is at, and must not use.
+        """
         out = x.new_empty(len(x))
         n_bounds = len(self._x) + self._n_cubes
         n_rows = min(rows_that_fit(256 * n_bounds, memory_limit), max(1, _BOUNDS_TILE // n_bounds))
@@ -383,7 +387,8 @@ def _split(
     (1 + n_cubes,) are of the points outside cubes, and of those in each cube; middles are (n_cubes, d).
     """
     n, d = points.shape
-    low, extent = points.min(axis=0), float(np.ptp(points, axis=0).max())
+    low, high = column_range(points)
+    extent = float((high - low).max())
     n_bits = 62 // d
     n_levels = max(0, math.ceil(math.log2(extent / side))) + 1 if extent else 1
     finer = min(_FINER_LEVELS, n_bits - n_levels)

@@ -10,9 +10,9 @@ import torch
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import _num_samples, check_is_fitted
 
-from .._coordinates.columns import ColumnSpace, typical_row
-from .._coordinates.metric import LinearMetric, check_linear_metric, fit_metric, is_scaled
-from .._coordinates.periodic import check_metric_of_periods, fit_metric_of_periods
+from .._coordinates.columns import typical_row
+from .._coordinates.metric import check_linear_metric
+from .._coordinates.periodic import check_metric_of_periods, fit_metric_of_rows
 from .._diffusion.joint_density import JointDensity
 from .._diffusion.posterior import PosteriorMixin
 from .._engine.box_sums import LARGEST_DIMENSION
@@ -25,9 +25,9 @@ from .._utils.backend import Backend
 from .._utils.draws import draw_points
 from .._utils.estimator import DistanceDensityMixin, on_one_fit
 from .._utils.progress import reports_fit
-from .._utils.rows import MergedRows, split_off_copies, sum_of_weights
+from .._utils.rows import split_off_copies, sum_of_weights
 from .._utils.threads import threads_for
-from .._utils.units import per_unit
+from .._utils.units import column_range, per_unit
 from .._utils.validation import (
     LARGEST,
     check_bandwidth,
@@ -69,7 +69,8 @@ def _check_rtol(rtol: Any) -> float:
 
 def _check_extent(points: np.ndarray, bandwidth: Any) -> None:
     """Raise an error if squared distances between points (n, d), in bandwidths, would overflow."""
-    extent = np.ptp(points, axis=0)
+    low, high = column_range(points)
+    extent = high - low
     with np.errstate(over="ignore"):
         if np.any(extent / bandwidth > LARGEST):
             raise ValueError(
@@ -77,16 +78,6 @@ def _check_extent(points: np.ndarray, bandwidth: Any) -> None:
                 f"{extent.max():.3g}: squares of distances in bandwidths overflow; expected at "
                 f"least {extent.max() / LARGEST:.1g}. Raise it, or drop rows far from all others."
             )
-
-
-def _coordinates_of(rows: MergedRows, metric: Any) -> LinearMetric:
-    """Return the coordinates of the metric, fitted to the training rows."""
-    if rows.periods is not None:
-        return fit_metric_of_periods(metric, rows, rows.periods)
-    columns = None
-    if is_scaled(metric):
-        columns = ColumnSpace.of_part(rows.points, rows.weights, rows.precision.unit, rows.whole)
-    return fit_metric(metric, rows.points, rows.weights, columns=columns)
 
 
 class KDESampler(PosteriorMixin, DistanceDensityMixin, BaseEstimator):
@@ -232,7 +223,7 @@ class KDESampler(PosteriorMixin, DistanceDensityMixin, BaseEstimator):
         super().__setstate__(state)
         rtol = state.get("_boxes_")
         if rtol is not None:
-            points = self.coordinates_.to_metric(self.points_)
+            points = self.coordinates_.to_metric(self.points_) - self._origin_
             self._boxes_ = sort_into_boxes(
                 points, self.weights_, self.kernel_, self.bandwidth_, rtol
             )
@@ -272,7 +263,7 @@ class KDESampler(PosteriorMixin, DistanceDensityMixin, BaseEstimator):
         metric = check_linear_metric(self.metric, points.shape[1])
         if periods is not None:
             _check_suits_periods(kernel, metric, periods)
-        coordinates = _coordinates_of(rows, metric)
+        coordinates = fit_metric_of_rows(metric, rows)
         measured = coordinates.to_metric(points)
         n_points, d = measured.shape
         with threads_for(n_points**2 * (d + 2)):
@@ -283,15 +274,17 @@ class KDESampler(PosteriorMixin, DistanceDensityMixin, BaseEstimator):
             bandwidth = check_bandwidth(self.bandwidth, "the metric")
         rtol = _check_rtol(self.rtol)
         _check_extent(measured, bandwidth)
-        # Raises here, and not at the first query, if memory_limit is too small.
         periods_of_metric, memory_limit = coordinates.periods, self._memory_limit()
+        origin = origin_of(measured, periods_of_metric)
+        measured = measured - origin
+        # Raises here, and not at the first query, if memory_limit is too small.
         kernel_model(backend, measured, weights, kernel, bandwidth, periods_of_metric, memory_limit)
         if not isinstance(self.bandwidth, str):
             radii = RADIAL_KERNELS[kernel].sample_radius(np.random.RandomState(0), _RADII, d)
             warn_of_copies(
                 f"bandwidth={self.bandwidth!r}",
                 float(np.median(radii)),
-                (measured - origin_of(measured, periods_of_metric)) / bandwidth,
+                measured / bandwidth,
                 weights,
                 None if periods_of_metric is None else periods_of_metric / bandwidth,
             )
@@ -310,6 +303,7 @@ class KDESampler(PosteriorMixin, DistanceDensityMixin, BaseEstimator):
             rounding_=rows.precision.width,
             metric_=metric,
             coordinates_=coordinates,
+            _origin_=origin,
             _boxes_=boxes,
         )
         return self
@@ -399,20 +393,20 @@ class KDESampler(PosteriorMixin, DistanceDensityMixin, BaseEstimator):
         points, weights = exclude_from or (self.points_, self.weights_)
         metric, kernel, limit = self.coordinates_, self.kernel_, self._memory_limit()
         outside = metric.columns.outside(metric.columns.scaled(X))
-        X, points = metric.to_metric(X), metric.to_metric(points)
-        backend, periods = self._backend(points, bandwidth), metric.periods
-        units = units_of(kernel, bandwidth)
-        queries = backend.tensor((X - origin_of(points, periods)) / units)
+        backend, units = self._backend(points, bandwidth), units_of(kernel, bandwidth)
+        queries = backend.tensor((metric.to_metric(X) - self._origin_) / units)
         exclude = None
         if exclude_from is not None:
             exclude = torch.arange(len(X), device=queries.device)
         boxes = self._boxes_ if bandwidth is self.bandwidth_ and backend.is_exact_on_host else None
+        if boxes is None or exclude_from is not None:
+            points = metric.to_metric(points) - self._origin_
         if boxes is not None and len(points) != len(self.points_):
             boxes = sort_into_boxes(points, weights, kernel, bandwidth, boxes.rtol)
         if boxes is not None:
             log_density = boxes.log_density(queries, limit, exclude=exclude)
         else:
-            model = kernel_model(backend, points, weights, kernel, bandwidth, periods, limit)
+            model = kernel_model(backend, points, weights, kernel, bandwidth, metric.periods, limit)
             if isinstance(model, RadialMixture):
                 log_density = model.log_density(queries, exclude=exclude)
             else:
@@ -636,23 +630,24 @@ class KDESampler(PosteriorMixin, DistanceDensityMixin, BaseEstimator):
 
     def _backend(self, points: np.ndarray, bandwidth: Any) -> Backend:
         """Return the device and the dtype, float64 where the points are too far apart for float32."""
-        distances = np.abs(points - typical_row(points)) / bandwidth
         backend = Backend.from_params(self.device, self.dtype)
+        if backend.dtype == torch.float64:
+            return backend
+        measured = self.coordinates_.to_metric(points)
+        distances = np.abs(measured - typical_row(measured)) / bandwidth
         return backend.promote_to_float64(1.0, float(distances.max(initial=1.0)))
 
     def _model_and_queries(
         self, X: np.ndarray, bandwidth: Any
     ) -> tuple[Posterior | PeriodicPosterior | RadialMixture, torch.Tensor, Backend]:
         """Return the density of the points, rows X (n, d) in its coordinates, and the backend."""
-        metric, kernel, weights = self.coordinates_, self.kernel_, self.weights_
-        points, periods, limit = (
-            metric.to_metric(self.points_),
-            metric.periods,
-            self._memory_limit(),
+        metric, kernel, limit = self.coordinates_, self.kernel_, self._memory_limit()
+        points = metric.to_metric(self.points_) - self._origin_
+        backend = self._backend(self.points_, bandwidth)
+        model = kernel_model(
+            backend, points, self.weights_, kernel, bandwidth, metric.periods, limit
         )
-        backend = self._backend(points, bandwidth)
-        model = kernel_model(backend, points, weights, kernel, bandwidth, periods, limit)
-        queries = (metric.to_metric(X) - origin_of(points, periods)) / units_of(kernel, bandwidth)
+        queries = (metric.to_metric(X) - self._origin_) / units_of(kernel, bandwidth)
         return model, backend.tensor(queries), backend
 
     def _check_range(self, name: str, rows: np.ndarray) -> None:

@@ -126,7 +126,8 @@ def _leave_one_out(
         upper = max(upper, 2 * lower)
     query_weights = backend.tensor(scored.weights)
     exclude = torch.as_tensor(scored.exclude, device=query_weights.device)
-    x = scored.x - typical_row(points)
+    origin = typical_row(points)
+    x, points = scored.x - origin, points - origin
 
     def log_likelihood(h: float) -> float:
         model = kernel_model(backend, points, weights, kernel, h, None, memory_limit)

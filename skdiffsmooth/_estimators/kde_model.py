@@ -29,8 +29,8 @@ def units_of(kernel: str, bandwidth: Any) -> Any:
 def sort_into_boxes(
     points: np.ndarray, weights: np.ndarray, kernel: str, bandwidth: Any, rtol: float
 ) -> BoxSums:
-    """Return kernel sums over points (n, d), shifted by `typical_row` and scaled by `units_of`."""
-    scaled = (points - typical_row(points)) / units_of(kernel, bandwidth)
+    """Return kernel sums over points (n, d) relative to their origin, scaled by `units_of`."""
+    scaled = points / units_of(kernel, bandwidth)
     return BoxSums(scaled, weights, RADIAL_KERNELS[kernel], _scale(kernel, bandwidth), rtol)
 
 
@@ -55,9 +55,9 @@ def kernel_model(
     periods: np.ndarray | None,
     memory_limit: float,
 ) -> Posterior | PeriodicPosterior | RadialMixture:
-    """Return the density of points (n, d), shifted by `origin_of` and scaled by `units_of`."""
+    """Return the density of points (n, d) relative to their origin, scaled by `units_of`."""
     units = units_of(kernel, bandwidth)
-    scaled = (points - origin_of(points, periods)) / units
+    scaled = points / units
     if kernel == "gaussian":
         return make_posterior(
             scaled,

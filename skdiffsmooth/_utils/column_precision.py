@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from .table import column_label
-from .units import column_norms
+from .units import column_norms, column_range, column_sizes
 
 # A unit is accepted where continuous values would have one with a lower probability.
 _FALSE_ALARM = 1e-9
@@ -38,6 +38,7 @@ _LOST = 1e-3
 # within which the fraction `_NEAR` of the rows is. A column of a Cauchy distribution has such a value
 # with probability 5e-4, whatever the number of rows.
 _FAR, _NEAR = 100.0, 0.95
+_FEW = 1000
 
 
 @dataclass(frozen=True)
@@ -130,8 +131,8 @@ def column_precision(points: np.ndarray, weights: np.ndarray) -> ColumnPrecision
 
 def has_extent(points: np.ndarray) -> np.ndarray:
     """Return whether each column of rows (n, d) varies by more than the rounding of its floats."""
-    rounding = relative_rounding(points) * np.abs(points).max(axis=0)
-    return np.ptp(points, axis=0) > 4 * rounding
+    low, high = column_range(points)
+    return high - low > 4 * relative_rounding(points) * column_sizes(points)
 
 
 def relative_rounding(points: np.ndarray) -> np.ndarray:
@@ -215,10 +216,12 @@ def _rounding(column: np.ndarray) -> float:
 def _eps(column: np.ndarray) -> float:
     """Return the eps of float32 if all values of a column (n,) are float32 numbers; or of float64."""
     # Mantissas are compared, not converted values, so that the unit of a column has no effect.
-    mantissas = np.frexp(column)[0]
-    scaled = mantissas * 2.0**24
-    if not np.all(scaled == np.round(scaled)):
-        return float(np.finfo(np.float64).eps)
+    # Few values mostly suffice to tell.
+    for values in (column[:_FEW], column):
+        mantissas = np.frexp(values)[0]
+        scaled = mantissas * 2.0**24
+        if not np.all(scaled == np.round(scaled)):
+            return float(np.finfo(np.float64).eps)
     # Integers and fractions of powers of two are exact in both formats. All of m rounded numbers would
     # end in k zero bits by chance with probability 2^(-k m), which is below 1e-9 for k m = 30.
     n_values = len(np.unique(column[column != 0]))

@@ -98,8 +98,8 @@ def draw_given(
     order = np.argsort(which, kind="stable")
     ends = np.searchsorted(which[order], np.arange(len(distinct) + 1))
     drawn = np.empty(len(values), dtype=np.intp)
-    # Four arrays of this size exist at once.
-    for part in slices(len(distinct), rows_within(32 * len(points), memory_limit)):
+    # Seven arrays of this size exist at once.
+    for part in slices(len(distinct), rows_within(56 * len(points), memory_limit)):
         masses = np.exp(log_kernel_weights(distinct[part], points, log_weights, periods))
         rows = order[ends[part.start] : ends[part.stop]]
         drawn[rows] = choose_in_rows(masses, which[rows] - part.start, uniform[rows])

@@ -22,6 +22,7 @@ from scipy.sparse.csgraph import connected_components
 from scipy.spatial import cKDTree
 
 from .column_precision import has_extent
+from .units import column_sizes
 
 # Distances of copies are below this fraction of the distance to the next row.
 _LARGEST_SHARE = 1e-4
@@ -34,6 +35,9 @@ _LARGEST_SHARE_OF_LENGTH = 1e-2
 # Fewest and most rows that are searched for copies first; all rows are searched if some have copies.
 _ROWS = 100, 2000
 _MOST_DISTANCES = 2e8
+# Neighbours of a row are sought among so many rows before and after it in the order of the first column.
+_WINDOWS = 64, 512
+_LARGEST_ARRAY = 2**20
 
 
 def near_rows(points: np.ndarray, *, by_column: bool) -> tuple[np.ndarray, float]:
@@ -75,8 +79,7 @@ def representatives(points: np.ndarray, group: np.ndarray) -> np.ndarray:
     for column in points.T:
         _, value, counts = np.unique(column, return_inverse=True, return_counts=True)
         common += counts[value.ravel()]
-    is_single = np.all(_rounded_to_single(points) == points, axis=1)
-    order = np.lexsort((is_single, -common))
+    order = np.lexsort((_is_single(points), -common))
     return order[np.unique(group[order], return_index=True)[1]]
 
 
@@ -84,6 +87,16 @@ def _rounded_to_single(points: np.ndarray) -> np.ndarray:
     """Return points (n, d) with the mantissas of float32, and exponents of any size."""
     mantissas, exponents = np.frexp(points)
     return np.ldexp(np.round(mantissas * 2.0**24), exponents - 24)
+
+
+def _is_single(points: np.ndarray) -> np.ndarray:
+    """Return which of the points (n, d) are float32 numbers, up to their exponents."""
+    rows = np.arange(len(points))
+    for column in points.T:
+        # Most rows are out of the question after the first column.
+        values = column[rows]
+        rows = rows[_rounded_to_single(values) == values]
+    return np.isin(np.arange(len(points)), rows, assume_unique=True)
 
 
 def distinct_rows(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -106,7 +119,7 @@ def distinct_rows(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def _scaled(points: np.ndarray, *, by_column: bool) -> np.ndarray:
     """Return rows (n, d) in standard deviations of the columns, or in one unit for all of them."""
     # Powers of two, so that squares of 1e150 do not overflow, and columns keep all their digits.
-    exponents = np.frexp(np.abs(points).max(axis=0))[1]
+    exponents = np.frexp(column_sizes(points))[1]
     z = np.ldexp(points, -exponents)
     # The median is subtracted, not the mean, so that other rows lose no digits by a far row.
     z -= np.partition(z, len(z) // 2, axis=0)[len(z) // 2]
@@ -119,11 +132,10 @@ def _scaled(points: np.ndarray, *, by_column: bool) -> np.ndarray:
 
 def _float32_pairs(points: np.ndarray) -> np.ndarray:
     """Return pairs (k, 2) of a row and another that is its rounding to float32."""
-    rounded = _rounded_to_single(points)
-    is_single = np.all(rounded == points, axis=1)
+    is_single = _is_single(points)
     if is_single.all() or not is_single.any():
         return np.empty((0, 2), dtype=np.intp)
-    _, label = distinct_rows(rounded + 0.0)
+    _, label = distinct_rows(_rounded_to_single(points) + 0.0)
     # At most one float32 row has each label, since rows are distinct.
     single = np.full(label.max() + 1, -1)
     single[label[is_single]] = np.flatnonzero(is_single)
@@ -134,13 +146,16 @@ def _float32_pairs(points: np.ndarray) -> np.ndarray:
 
 def _near_pairs(z: np.ndarray) -> np.ndarray:
     """Return pairs (k, 2) of rows of z (n, d) that are copies, found by gaps in the distances."""
-    tree = cKDTree(z)
+    nothing = np.empty((0, 2), dtype=np.intp)
     n_rows = int(np.clip(_MOST_DISTANCES / z.size, *_ROWS))
     rows = np.linspace(0, len(z) - 1, min(len(z), n_rows)).round().astype(np.intp)
+    if _have_no_copies(z, rows):
+        return nothing
+    tree = cKDTree(z)
     gaps = _gaps(tree, z[rows])
     longest = _longest_copy(gaps)
     if not longest:
-        return np.empty((0, 2), dtype=np.intp)
+        return nothing
     if len(rows) < len(z):
         rows = np.arange(len(z))
         gaps = _gaps(tree, z)
@@ -158,14 +173,50 @@ class _Gaps(NamedTuple):
     n_copies: np.ndarray  # Number (n,) of neighbours before the gap
     neighbors: np.ndarray  # Indices (n, k) of the neighbours, by distance
 
+    @classmethod
+    def of(cls, distances: np.ndarray, neighbors: np.ndarray) -> _Gaps:
+        """Return the gaps among increasing distances (n, k + 1), the first of a row from itself."""
+        ratios = distances[:, 1:-1] / distances[:, 2:]
+        widest = np.argmin(ratios, axis=1)
+        each = np.arange(len(distances))
+        return cls(ratios[each, widest], distances[each, widest + 1], widest + 1, neighbors[:, 1:])
+
 
 def _gaps(tree: cKDTree, queries: np.ndarray) -> _Gaps:
-    distances, neighbors = tree.query(queries, k=min(_MOST_NEIGHBORS + 1, tree.n))
-    # The nearest row of each query is itself.
-    ratios = distances[:, 1:-1] / distances[:, 2:]
-    widest = np.argmin(ratios, axis=1)
-    each = np.arange(len(queries))
-    return _Gaps(ratios[each, widest], distances[each, widest + 1], widest + 1, neighbors[:, 1:])
+    return _Gaps.of(*tree.query(queries, k=min(_MOST_NEIGHBORS + 1, tree.n)))
+
+
+def _have_no_copies(z: np.ndarray, rows: np.ndarray) -> bool:
+    """Return whether the sorted rows z (n, d) certainly hold no copies of those with indices `rows`.
+
+    No tree is needed: the neighbours of a row in the order of the first column bound the distance r to
+    the last neighbour that counts, and a copy would be within `_LARGEST_SHARE` of r.
+    """
+    n, d = z.shape
+    k = min(_MOST_NEIGHBORS, n - 1)
+    # Distances of rows that have no other row near are left at one: these have no gaps.
+    found = np.ones((len(rows), k + 1))
+    left = np.arange(len(rows))
+    for reach in _WINDOWS:
+        size = min(2 * reach + 1, n)
+        unknown = [left[:0]]
+        for part in np.array_split(left, max(1, len(left) * size * d // _LARGEST_ARRAY)):
+            start = np.clip(rows[part] - reach, 0, n - size)
+            offsets = z[start[:, None] + np.arange(size)] - z[rows[part], None]
+            distances = np.sqrt(np.einsum("ijk,ijk->ij", offsets, offsets))
+            distances = np.sort(np.partition(distances, k, axis=1)[:, : k + 1], axis=1)
+            # Rows outside the window are farther away than its ends in the first column.
+            before = np.where(start > 0, -offsets[:, 0, 0], np.inf)
+            after = np.where(start < n - size, offsets[:, -1, 0], np.inf)
+            nearest_outside = np.minimum(before, after)
+            # One percent more than the share, for rounding.
+            closest = 1.01 * _LARGEST_SHARE * distances[:, k]
+            is_alone = (closest < distances[:, 1]) & (closest < nearest_outside)
+            is_exact = ~is_alone & (distances[:, k] <= nearest_outside)
+            found[part[is_exact]] = distances[is_exact]
+            unknown.append(part[~is_alone & ~is_exact])
+        left = np.concatenate(unknown)
+    return not len(left) and not _longest_copy(_Gaps.of(found, found))
 
 
 def _longest_copy(gaps: _Gaps) -> float:

@@ -427,15 +427,18 @@ def _merge_equal(X: np.ndarray, weight: np.ndarray) -> tuple[np.ndarray, np.ndar
     """Return distinct rows, their weights, and the index of the distinct row of each row, or -1."""
     kept = weight > 0
     # Adding zero turns -0.0 into 0.0, which some versions of np.unique take for different values.
-    points, inverse = distinct_rows(X[kept] + 0.0)
+    points, inverse = distinct_rows((X if kept.all() else X[kept]) + 0.0)
     # Weights of 1e300 must not overflow in their sum; a power of two scales them without rounding.
     scaled = np.ldexp(weight[kept], -np.frexp(weight.max())[1])
     weights = np.bincount(inverse, weights=scaled, minlength=len(points))
     # A weight underflows if another is 300 orders of magnitude larger; it is negligible in every sum.
     positive = weights > 0
+    if not positive.all():
+        points, weights = points[positive], weights[positive]
+        inverse = np.where(positive, np.cumsum(positive) - 1, -1)[inverse]
     index = np.full(len(X), -1)
-    index[kept] = np.where(positive, np.cumsum(positive) - 1, -1)[inverse]
-    return points[positive], weights[positive] / weights[positive].sum(), index
+    index[kept] = inverse
+    return points, weights / weights.sum(), index
 
 
 def split_off_copies(

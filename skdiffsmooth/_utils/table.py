@@ -171,7 +171,9 @@ def _first_not_numeric(X: Any) -> int | None:
 def _check_finite(X: np.ndarray, names: np.ndarray | None) -> None:
     """Raise ValueError, naming the column, if a value of X (n, d) is missing or infinite."""
     # The sum is finite for nearly all tables without such values, and needs no array of flags.
-    if np.isfinite(X.sum()):
+    with np.errstate(over="ignore"):
+        total = X.sum()
+    if np.isfinite(total):
         return
     for what, flags, advice in (
         ("NaN", np.isnan(X), "or impute them, for example with sklearn.impute.SimpleImputer"),

@@ -41,7 +41,7 @@ class DiscreteCoordinate:
     name: Any  # the label of the column
     n_levels: int
     ordered: bool
-    gates: int | None
+    continuous: int | None
     """The index of the continuous coordinate that has a value only where the level is 0, or None."""
 
 
@@ -53,7 +53,7 @@ class ContinuousCoordinate:
     period: float | None  # in units of the values, or None
     unit: float
     """The width to which values were rounded, in units of the values; 0 where they are exact."""
-    gate: int | None
+    discrete: int | None
     """The index of the discrete coordinate that must be 0 where there is a value, or None."""
 
 

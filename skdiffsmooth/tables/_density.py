@@ -21,6 +21,7 @@ from scipy.special import logsumexp
 from .._utils.draws import CommonRandomState, choose_in_rows
 from .._utils.progress import tracked
 from .._utils.warnings import warn_user
+from ._amounts import AmountPart
 from ._cells import (
     REFINED,
     averaged,
@@ -33,7 +34,6 @@ from ._cells import (
 from ._columns import EncodedTable, TableColumns
 from ._continuous import ContinuousPart
 from ._discrete import LevelDensity
-from ._gated import GatedPart
 
 # Most combinations of missing levels that are summed over, for each row.
 _MOST_COMBINATIONS = 64
@@ -71,19 +71,19 @@ class MixedDensity:
     parts: list[ContinuousPart]  # one for each set of coordinates that has a density of its own
     # One for each set of columns that may be at no atom together, given the columns without
     # atoms; empty if no column, or every column, has atoms.
-    gated: list[GatedPart]
+    amounts: list[AmountPart]
 
     @property
-    def all_parts(self) -> list[ContinuousPart | GatedPart]:
+    def all_parts(self) -> list[ContinuousPart | AmountPart]:
         """The densities of all sets of coordinates."""
-        return [*self.parts, *self.gated]
+        return [*self.parts, *self.amounts]
 
     @property
     def conditional(self) -> np.ndarray:
-        """Indices of the coordinates in `gated`: those of columns with atoms, unless all have atoms."""
-        gated = {each.gates for each in self.table.discrete if each.gates is not None}
+        """Indices of the coordinates in `amounts`: of columns with atoms, unless all have atoms."""
+        indices = {c.continuous for c in self.table.discrete if c.continuous is not None}
         return np.array(
-            sorted(gated) if len(gated) < len(self.table.continuous) else [], dtype=np.intp
+            sorted(indices) if len(indices) < len(self.table.continuous) else [], dtype=np.intp
         )
 
     @property
@@ -106,8 +106,8 @@ class MixedDensity:
         """Return which coordinates (n, p) have a value at levels (n, q), or may have."""
         present = np.ones((len(levels), len(self.table.continuous)), dtype=bool)
         for k, each in enumerate(self.table.discrete):
-            if each.gates is not None:
-                present[:, each.gates] = levels[:, k] <= 0
+            if each.continuous is not None:
+                present[:, each.continuous] = levels[:, k] <= 0
         return present
 
     # ------------------------------------------------------------------------------- log-densities
@@ -201,7 +201,7 @@ class MixedDensity:
     def _that_matter(self) -> np.ndarray:
         """Return the indices of the discrete coordinates on which the distribution of values depends."""
         used = {int(k) for part in self.all_parts for k in part.relevant}
-        used |= {k for k, each in enumerate(self.table.discrete) if each.gates is not None}
+        used |= {k for k, each in enumerate(self.table.discrete) if each.continuous is not None}
         return np.array(sorted(used), dtype=np.intp)
 
     def log_density_given(
@@ -222,8 +222,8 @@ class MixedDensity:
                 if observed.any():
                     of_parts.setdefault(part, []).append(used)
             if group.observed[self.conditional].any():
-                of_gated, of_error = self._of_gated(group, levels[used], values[used])
-                result[used] += of_gated
+                of_amounts, of_error = self._of_amounts(group, levels[used], values[used])
+                result[used] += of_amounts
                 error[used] = np.hypot(error[used], of_error)
         # Rows with the same levels have the same model, whichever coordinates are observed.
         for part, of_rows in of_parts.items():
@@ -233,49 +233,49 @@ class MixedDensity:
             error[used] = np.hypot(error[used], of_error)
         return result, error
 
-    def _gated_of(self, pattern: np.ndarray) -> list[GatedPart]:
-        """Return the conditional densities of the gated coordinates in `pattern` (p,)."""
+    def _amounts_of(self, pattern: np.ndarray) -> list[AmountPart]:
+        """Return the conditional densities of the amounts in `pattern` (p,)."""
         key = self.conditional[pattern[self.conditional]]
-        together = [part for part in self.gated if np.array_equal(part.columns, key)]
+        together = [part for part in self.amounts if np.array_equal(part.columns, key)]
         return together or [
-            part for part in self.gated if len(part.columns) == 1 and part.columns[0] in key
+            part for part in self.amounts if len(part.columns) == 1 and part.columns[0] in key
         ]
 
-    def _of_gated(
+    def _of_amounts(
         self, group: _Group, levels: np.ndarray, values: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Return log-densities (n,) of gated coordinates given the others, and their errors (n,).
+        """Return log-densities (n,) of amounts given the others, and their errors (n,).
 
         Missing ones among the other coordinates are drawn, and the density is averaged over the draws.
         """
         parts = [
-            part for part in self._gated_of(group.pattern) if group.observed[part.columns].any()
+            part for part in self._amounts_of(group.pattern) if group.observed[part.columns].any()
         ]
         if not parts:
             # No training row has a value that is no atom: the probability of level 0 is zero.
             return np.zeros(len(levels)), np.zeros(len(levels))
         needed = np.unique(np.concatenate([part.base for part in parts]).astype(np.intp))
         if group.observed[needed].all() or not len(levels):
-            return self._log_gated(parts, levels, values), np.zeros(len(levels))
-        terms = self._log_gated_at_draws(
+            return self._log_amounts(parts, levels, values), np.zeros(len(levels))
+        terms = self._log_amounts_at_draws(
             parts, levels, self._with_common(levels, values, _N_COMMON)
         )
         log_mean = logsumexp(terms, axis=0) - np.log(_N_COMMON)
         deviation = np.exp(terms - log_mean).std(axis=0, ddof=1)
         return log_mean, deviation / np.sqrt(_N_COMMON)
 
-    def _log_gated_at_draws(
-        self, parts: list[GatedPart], levels: np.ndarray, drawn: np.ndarray
+    def _log_amounts_at_draws(
+        self, parts: list[AmountPart], levels: np.ndarray, drawn: np.ndarray
     ) -> np.ndarray:
-        """Return log-densities (m, n) of gated coordinates given levels (n, q), at draws (m, n, p)."""
+        """Return log-densities (m, n) of amounts given levels (n, q), at draws (m, n, p)."""
         m, n, p = drawn.shape
-        log_terms = self._log_gated(parts, np.tile(levels, (m, 1)), drawn.reshape(-1, p))
+        log_terms = self._log_amounts(parts, np.tile(levels, (m, 1)), drawn.reshape(-1, p))
         return log_terms.reshape(m, n)
 
-    def _log_gated(
-        self, parts: list[GatedPart], levels: np.ndarray, values: np.ndarray
+    def _log_amounts(
+        self, parts: list[AmountPart], levels: np.ndarray, values: np.ndarray
     ) -> np.ndarray:
-        """Return log-densities (n,) of gated coordinates given all others; NaN is integrated out."""
+        """Return log-densities (n,) of amounts given all others; NaN is integrated out."""
         result = np.zeros(len(levels))
         for part in parts:
             _, log_slopes = self.table.coordinates(values)
@@ -448,19 +448,21 @@ class MixedDensity:
                 np.arange(len(own)),
                 self._with_common(levels[own], values[own], _N_COMMON, rng),
             )
-            log_terms = self._log_gated_at_draws(self._gated_of(group.pattern), levels[own], filled)
+            log_terms = self._log_amounts_at_draws(
+                self._amounts_of(group.pattern), levels[own], filled
+            )
             masses = np.exp(log_terms - log_terms.max(axis=0)).T
             values[own] = filled[choose_in_rows(masses, index, rng.uniform(size=len(own))), index]
         (values,) = self._with_common(levels, values, 1, rng, for_means=for_means)
         for group in groups:
-            for gated in self._gated_of(group.pattern):
-                if group.observed[gated.columns].all():
+            for part in self._amounts_of(group.pattern):
+                if group.observed[part.columns].all():
                     continue
                 own = group.rows
-                x, _ = mapped(self.table, values[own], gated.base)
-                low, high = mapped_ends(self.table, values[own], gated.columns)
+                x, _ = mapped(self.table, values[own], part.base)
+                low, high = mapped_ends(self.table, values[own], part.columns)
                 z = np.full_like(values[own], np.nan)
-                z[:, gated.columns] = gated.draw(levels[own], x, low, high, rng)
+                z[:, part.columns] = part.draw(levels[own], x, low, high, rng)
                 drawn = self._recorded(self.table.values_at(z))
                 missing = np.isnan(values[own]) & ~np.isnan(z)
                 values[own] = np.where(missing, drawn, values[own])

@@ -17,12 +17,12 @@ from sklearn.base import clone
 from .._estimators.kde import KDESampler
 from .._utils.progress import counted, tracked
 from .._utils.warnings import warn_user
+from ._amounts import Rows, fit_amounts
 from ._cells import N_CHOICE, in_cells, lattice, lattice_of, mapped, mapped_ends
 from ._columns import EncodedTable, TableColumns
 from ._continuous import RowsInCells, fit_part
 from ._density import MixedDensity
 from ._discrete import LevelDensity, LevelKernel
-from ._gated import Rows, fit_gated
 from ._relations import warn_of_relations
 
 # Fewest rows with which a set of coordinates has a density of its own.
@@ -30,7 +30,7 @@ _FEWEST_ROWS = 10
 # `fit` warns if more of the rows than this fraction are in sets of columns that have no density.
 _SHARE_OF_FEW = 0.02
 # Fractions of the fit time, for progress, of columns with atoms, and of the choice of points of cells.
-_SHARE_OF_GATED, _SHARE_OF_POINTS = 0.15, 0.15
+_SHARE_OF_AMOUNTS, _SHARE_OF_POINTS = 0.15, 0.15
 
 
 class _Training(NamedTuple):
@@ -48,7 +48,7 @@ def fit_mixed(
     """Return the density of n rows of positive weights (n,); `density` is the estimator for numbers."""
     n_levels = [each.n_levels for each in table.discrete]
     is_ordered = [each.ordered for each in table.discrete]
-    has_values = [each.gates is not None for each in table.discrete]
+    has_values = [each.continuous is not None for each in table.discrete]
     level_density = LevelDensity.fit(rows.levels, weights, n_levels, is_ordered, has_values)
     # Masses are equal: the fewer rows a level has, the larger the part of its weight from other levels.
     kernels = [
@@ -58,12 +58,12 @@ def fit_mixed(
     fitted = MixedDensity(table, level_density, [], [])
     training = _Training(rows, table.coordinates(rows.values)[0], weights, kernels)
     present = fitted.present(rows.levels)
-    of_gates = np.unique(present[:, fitted.conditional], axis=0)
+    of_atoms = np.unique(present[:, fitted.conditional], axis=0)
     present[:, fitted.conditional] = False
     patterns, counts = np.unique(present, axis=0, return_counts=True)
     wanted = [tuple(np.flatnonzero(pattern).tolist()) for pattern in patterns]
     with counted(1) as done:
-        done.size = 1 - _SHARE_OF_GATED
+        done.size = 1 - _SHARE_OF_AMOUNTS
         for key in tracked(wanted, "set of columns"):
             _fit_part(fitted, key, training, density, is_alone=len(key) == 1)
         lacking = [
@@ -71,8 +71,10 @@ def fit_mixed(
             for key, count in zip(wanted, counts, strict=True)
             if key and fitted.part(key) is None
         ]
-        n_gates = len({each.gates for each in table.discrete if each.gates is not None})
-        if lacking or (n_gates > 1 and not len(fitted.conditional)):
+        n_with_atoms = len(
+            {each.continuous for each in table.discrete if each.continuous is not None}
+        )
+        if lacking or (n_with_atoms > 1 and not len(fitted.conditional)):
             for index in fitted.common.tolist():
                 if fitted.part((index,)) is None:
                     _fit_part(fitted, (index,), training, density, is_alone=True)
@@ -84,13 +86,13 @@ def fit_mixed(
                 "the levels. Pass more complete rows, or drop columns with many missing values."
             )
         done()
-        done.size = _SHARE_OF_GATED
+        done.size = _SHARE_OF_AMOUNTS
         alone = np.eye(len(fitted.conditional), dtype=bool)
-        chosen_sets = np.unique(np.concatenate([of_gates, alone]), axis=0)
+        chosen_sets = np.unique(np.concatenate([of_atoms, alone]), axis=0)
         few = {}
         for chosen in tracked(list(chosen_sets), "set of columns with atoms"):
             columns = fitted.conditional[chosen]
-            n_used = _fit_gated(fitted, columns, training)
+            n_used = _fit_amounts(fitted, columns, training)
             if len(columns) > 1 and 0 < n_used < _FEWEST_ROWS:
                 few[tuple(table.continuous[k].name for k in columns)] = n_used
         if sum(few.values()) > _SHARE_OF_FEW * len(rows):
@@ -104,7 +106,7 @@ def fit_mixed(
     return fitted
 
 
-def _fit_gated(fitted: MixedDensity, columns: np.ndarray, training: _Training) -> int:
+def _fit_amounts(fitted: MixedDensity, columns: np.ndarray, training: _Training) -> int:
     """Return the number of rows in which columns are at no atom, after adding their density.
 
     No density is added if this number is 0, or below ten with several columns.
@@ -144,7 +146,7 @@ def _fit_gated(fitted: MixedDensity, columns: np.ndarray, training: _Training) -
     own_knots = np.array([knots.get(k, np.nan) for k in columns.tolist()])
     periods = np.array([table.continuous[k].period or 0.0 for k in given])
     used_rows = Rows(z[np.ix_(used, given)], low, high, rows.levels[used], weights[used])
-    fitted.gated.append(fit_gated(columns, given, used_rows, own, kernels, periods, own_knots))
+    fitted.amounts.append(fit_amounts(columns, given, used_rows, own, kernels, periods, own_knots))
     return len(used)
 
 

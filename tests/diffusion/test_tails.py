@@ -205,3 +205,117 @@ def test_tails_that_are_not_fitted_would_not_be_chosen(monkeypatch):
     all_of_them = SmoothedScoreDiffusion(metric="scaled").fit(X)
     assert model.settings_ == all_of_them.settings_
     np.testing.assert_array_equal(model.score_samples(X), all_of_them.score_samples(X))
+
+
+def test_its_peak_has_the_volume_of_all_directions():
+    factor = np.diag([2.0, 0.5])
+    student = StudentT(np.zeros(2), factor, 3.0, 0.25, codimension=2, periods=(4.0, 10.0))
+    assert student.dimension == 4
+    peak = multivariate_t(np.zeros(4), np.diag([4.0, 0.25, 1 / 16, 1 / 16]), df=3).logpdf(
+        np.zeros(4)
+    )
+    assert student.log_peak == pytest.approx(peak - np.log(40.0))
+    # Positions on circles count for nothing.
+    rows = np.array([[1.0, 2.0, 3.0, -1.0], [1.0, 2.0, 0.0, 0.0]])
+    residual = np.zeros((2, 4))
+    assert np.ptp(student.log_density(rows, residual)) == 0
+    assert_allclose(student.distances(rows, residual), np.sqrt(0.25 + 16))
+    assert_allclose(student.distances(rows), np.sqrt(0.25 + 16))
+    residual[1] = 0.5
+    assert_allclose(student.distances(rows, residual)[1], np.sqrt(0.25 + 16 + 16))
+    nothing = StudentT(np.zeros(2), factor, 3.0, 0.25)
+    assert_allclose(nothing.distances(rows, residual), np.sqrt(0.25 + 16))
+    assert (StudentT(np.ones(2), factor, 3.0).distances(np.ones((3, 2))) == 0).all()
+
+
+def test_its_draws_have_its_scales_and_are_uniform_on_circles():
+    factor = np.array([[2.0, 0.0], [0.5, 0.1]])
+    student = StudentT(np.array([5.0, 7.0]), factor, 6.0, 0.25, 1, periods=(4.0,))
+    rows, scales = student.draw(20_000, np.random.RandomState(0))
+    assert rows.shape == (20_000, 3)
+    # The variance is that of the scale matrix times nu / (nu - 2).
+    assert_allclose(np.cov(rows[:, :2].T), 1.5 * factor @ factor.T, rtol=0.05)
+    assert_allclose(rows[:, :2].mean(axis=0), [5.0, 7.0], atol=0.05)
+    assert kstest(rows[:, 2] / 4 + 0.5, "uniform").pvalue > 1e-3
+    assert np.mean(scales**2) == pytest.approx(0.25**2 * 1.5, rel=0.05)
+    # Rows and their residuals are stretched together.
+    far = np.abs((rows[:, 0] - 5) / 2) > 5
+    assert scales[far].mean() > 2 * scales.mean()
+
+
+def test_pooled_scales_of_few_rows_and_of_one():
+    weights = np.array([0.1, 0.2, 0.3, 0.4])
+    rows = RNG.normal(size=(4, 2)) * [1.0, 3.0]
+    points, students = fitted(rows, weights, (4.0, 1.0))
+    assert list(students) == [1.0, 4.0]  # the smallest first
+    scale = np.sqrt(weights @ (points - weights @ points) ** 2 @ [0.5, 0.5])
+    for student in students.values():
+        assert (student.n_pooled, student.codimension) == (2, 0)
+        assert_allclose(student.center, weights @ points)
+        assert_allclose(student.factor, scale * np.eye(2))
+        assert student.residual_scale == pytest.approx(scale)
+    # p + 1 rows: the same scale within their hull and outside, over all columns.
+    rows = np.column_stack([rows[:3], np.zeros(3)])
+    points, students = fitted(rows, np.full(3, 1 / 3), (4.0,))
+    scale = np.sqrt(points.var(axis=0).sum() / 3)
+    assert (students[4.0].n_pooled, students[4.0].codimension) == (3, 1)
+    assert_allclose(students[4.0].factor, scale * np.eye(2))
+    assert students[4.0].residual_scale == pytest.approx(scale)
+    _, students = fitted(rows[:1], np.ones(1), (4.0,))
+    assert students[4.0].n_pooled == 3
+    assert students[4.0].factor.shape == (0, 0)
+
+
+@pytest.mark.parametrize(("n_points", "is_fitted"), [(10, False), (11, True)])
+def test_a_scale_matrix_takes_more_than_five_rows_a_dimension(n_points, is_fitted):
+    weights = np.full(n_points, 1 / n_points)
+    _, students = fitted(ROWS[:n_points, :2], weights, (4.0,))
+    assert (students[4.0].n_pooled == 0) == is_fitted
+
+
+def test_directions_without_extent_are_given_the_common_scale():
+    """With few degrees of freedom half of the rows on a line would narrow it to nothing."""
+    rng = np.random.RandomState(0)
+    rows = rng.normal(size=(60, 2))
+    rows[:45, 1] = 1e-9 * rows[:45, 0]
+    weights = np.full(60, 1 / 60)
+    _, students = fitted(rows, weights, (1.0, 2.0, 4.0))
+    assert list(fitted(ROWS, WEIGHTS)[1]) == [1.0, 2.0, 4.0, 8.0]  # the heaviest first
+    narrow = [np.diag(each.factor).min() for each in students.values()]
+    assert min(narrow) > 1e-4
+    # A constant coordinate has no scale matrix, and the others have their own variance.
+    metric = fit_metric("euclidean", rows, weights)
+    embedding = Embedding(metric, AffineHull.of(rows))
+    flat = np.column_stack([rows[:, 0], np.zeros(60)])
+    (student,) = fit_student_t(flat, weights, embedding, (4.0,), ONE_PROCESS)
+    assert student.n_pooled == 2
+    assert_allclose(student.factor, rows[:, 0].std() / np.sqrt(2) * np.eye(2))
+
+
+def test_coordinates_on_circles_are_uniform():
+    weights = np.full(60, 1 / 60)
+    metric = fit_metric("euclidean", ROWS, weights)
+    embedding = Embedding(metric, AffineHull.of(ROWS))
+    points, _ = embedding.split(ROWS)
+    linear = fit_student_t(points[:, :2], weights, embedding, (2.0, 4.0), ONE_PROCESS)
+    with_circle = fit_student_t(points, weights, embedding, (2.0, 4.0), ONE_PROCESS, (9.0,))
+    for alone, both in zip(linear, with_circle, strict=True):
+        assert both.periods == (9.0,)
+        expected = alone.log_density(points[:, :2]) - np.log(9.0)
+        assert_allclose(both.log_density(points), expected)
+    # Circles only: one distribution.
+    (only,) = fit_student_t(points, weights, embedding, (2.0, 4.0), ONE_PROCESS, (9.0, 8.0, 7.0))
+    assert only.degrees == 4.0
+    assert_allclose(only.log_density(points), -np.log(9 * 8 * 7))
+    assert only.residual_scale == embedding.residual_scale(9.0)
+
+
+def test_the_bound_of_a_model_is_its_peak_and_weight():
+    model = SmoothedScoreDiffusion(0.5, 0.3, metric="euclidean", background=0.1, **COARSE).fit(ROWS)
+    bound = model.tail_bound_
+    heavy = min(0.1 * model.model_.tail.weight, 0.081)
+    assert bound.weight == pytest.approx(max(heavy, 0.005))
+    assert bound.degrees == bound.student.degrees
+    assert bound.constant == pytest.approx(-np.log(bound.weight) - bound.student.log_peak)
+    expected = bound.student.distances(*model.model_.embedding.split(ROWS))
+    assert_allclose(bound.distances(ROWS.tolist()), expected)

@@ -111,7 +111,7 @@ def test_it_comes_back_with_missing_cells():
     for j, coordinate in enumerate(columns.discrete):
         np.testing.assert_array_equal(rows.levels[:, j] == -1, X[coordinate.name].isna())
     for j, coordinate in enumerate(columns.continuous):
-        is_atom = 0 if coordinate.gate is None else rows.levels[:, coordinate.gate] > 0
+        is_atom = 0 if coordinate.discrete is None else rows.levels[:, coordinate.discrete] > 0
         missing = np.isnan(rows.values[:, j])
         np.testing.assert_array_equal(missing, X[coordinate.name].isna() | is_atom)
 
@@ -324,8 +324,8 @@ def test_atoms_come_back_exactly():
     rows = columns.encode(X)
     assert rows.levels[:, 0].tolist() == [1, 1, 2, 0, 0, -1]
     np.testing.assert_array_equal(rows.values[:, 0], [np.nan] * 3 + [1.25, 7.5, np.nan])
-    (gate,), (number,) = columns.discrete, columns.continuous
-    assert (gate.n_levels, gate.gates, number.gate) == (3, 0, 0)
+    (atoms,), (number,) = columns.discrete, columns.continuous
+    assert (atoms.n_levels, atoms.continuous, number.discrete) == (3, 0, 0)
     assert_same(columns.decode(rows), X)
 
 

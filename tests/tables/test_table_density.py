@@ -408,7 +408,7 @@ def test_amounts_beside_zeros_have_mass_one_given_a_number(unit):
     spend, kind = np.rint(spend) if unit else spend, Positive(atoms=(0,), unit=unit)
     rows = pd.DataFrame({"age": age, "spend": spend})
     model = TableDensity({"age": Continuous(), "spend": kind}, density=KDESampler()).fit(rows)
-    (part,) = model.density_.gated
+    (part,) = model.density_.amounts
     assert np.isfinite(part.shifts).all()
     steps = np.arange(1.0, 600) if unit else np.geomspace(0.01, 600, 2000)
     queries = pd.DataFrame({"age": 40.0, "spend": np.r_[0.0, steps]})
@@ -425,7 +425,7 @@ def test_mass_where_columns_with_atoms_are_seldom_off_them_together():
     rows = pd.DataFrame(counts, columns=list("abc")).assign(x=rng.normal(size=90))
     kinds = dict.fromkeys("abc", Integer(0, 12, atoms=(0,)))
     model = TableDensity(kinds, density=KDESampler()).fit(rows)
-    assert [0, 1] not in [part.columns.tolist() for part in model.density_.gated]
+    assert [0, 1] not in [part.columns.tolist() for part in model.density_.amounts]
     queries = pd.DataFrame(np.indices((13, 13, 1)).reshape(3, -1).T, columns=list("abc"))
     log_densities = model.score_samples(queries.assign(x=0.3), given=["c", "x"])
     assert np.exp(log_densities).sum() == pytest.approx(1, abs=1e-9)

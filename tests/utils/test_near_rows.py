@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from skdiffsmooth import CoarseScoreDiffusion, KDESampler, SmoothedScoreDiffusion
+from skdiffsmooth._utils import near_rows
 from skdiffsmooth._utils.near_rows import distinct_rows
 from skdiffsmooth._utils.rows import merge_rows
 from skdiffsmooth.compose import DensityClassifier, DensityOutlierDetector
@@ -81,6 +82,37 @@ def test_distinct_rows_are_those_of_numpy(rows):
     expected, inverse = np.unique(rows, axis=0, return_inverse=True)
     np.testing.assert_array_equal(distinct, expected)
     np.testing.assert_array_equal(index, inverse.ravel())
+
+
+@pytest.mark.parametrize("d", [1, 2, 3, 8])
+@pytest.mark.parametrize("noise", [None, 1e-9, 1e-6, 1e-4], ids=str)
+def test_rows_that_need_no_tree_have_no_copies_in_one(d, noise):
+    """Tables of 5 to 5000 rows with tails and few copies; smooth tables mostly need no tree."""
+    n_without = 0
+    for seed in range(8):
+        rng = np.random.RandomState(seed)
+        n = [5, 40, 700, 5000][seed % 4]
+        z = rng.normal(size=(n, d)) ** (1 + 2 * (seed // 4))
+        if noise is not None:
+            copied = rng.randint(n, size=1 + n // 10)
+            z = np.concatenate([z, z[copied] + noise * rng.normal(size=(len(copied), d))])
+        z = distinct_rows(z)[0]
+        rows = np.arange(len(z))
+        tree = near_rows.cKDTree(z)
+        has_copies = near_rows._longest_copy(near_rows._gaps(tree, z)) > 0
+        needs_no_tree = near_rows._have_no_copies(z, rows)
+        assert not (needs_no_tree and has_copies)
+        n_without += needs_no_tree
+    assert n_without >= (6 if noise is None else 0)
+
+
+@pytest.mark.parametrize("jitter", [0, 1e-9], ids=["equal", "jittered"])
+def test_columns_of_few_values_are_searched_by_a_tree(jitter):
+    """By the first column, a thousand rows are as near to each row as its copy is."""
+    z = np.column_stack([np.arange(3000) % 3, table(n=3000, d=1)])
+    z = distinct_rows(jittered(z, np.array([jitter, 1e-9])))[0]
+    assert not near_rows._have_no_copies(z, np.arange(len(z)))
+    assert merged(z).n_near == 3000
 
 
 def test_smooth_data_are_left_alone():

@@ -139,8 +139,8 @@ def _regress(x: np.ndarray, y: np.ndarray, setting: _Setting) -> tuple[Regressio
 
 
 @dataclass(frozen=True, eq=False)
-class GatedPart:
-    """The density of some gated coordinates given the others and the levels, from n training rows."""
+class AmountPart:
+    """The density of some amounts given the other coordinates and levels, from n training rows."""
 
     columns: np.ndarray  # (k,) indices of the coordinates y
     base: np.ndarray  # (p,) indices of those x on which they are conditional
@@ -278,7 +278,7 @@ class Rows(NamedTuple):
     weights: np.ndarray
 
 
-def fit_gated(
+def fit_amounts(
     columns: np.ndarray,
     base: np.ndarray,
     rows: Rows,
@@ -286,7 +286,7 @@ def fit_gated(
     kernels: Sequence[LevelKernel],
     periods: np.ndarray,
     knots: np.ndarray,
-) -> GatedPart:
+) -> AmountPart:
     """Return the density of y (n, k) given x and levels, of highest leave-one-out likelihood.
 
     `knots` (k,) are those of the coordinates y that are distances from a bound (`_distances.py`), NaN
@@ -320,7 +320,7 @@ def fit_gated(
     regression, residual = _regress(x, y, setting)
     deviation = np.sqrt(of_rows @ (residual - of_rows @ residual) ** 2)
     deviation = np.where(deviation > 0, deviation, np.maximum(np.abs(of_rows @ y), 1.0))
-    part = GatedPart(
+    part = AmountPart(
         columns, base, x, y, levels, of_rows, list(kernels), periods,
         np.full(x.shape[1], np.inf), 0.35 * deviation, shifts, knots, regression, residual,
         deviation,
@@ -340,7 +340,7 @@ class _Choice:
 
     def __init__(
         self,
-        part: GatedPart,
+        part: AmountPart,
         judges: np.ndarray,
         kept: np.ndarray,
         ends: tuple[np.ndarray, np.ndarray],
@@ -367,7 +367,7 @@ class _Choice:
         a, b = self.low[:, g] - self.line[:, g], self.high[:, g] - self.line[:, g]
         return _log_normal(a, b, self.residual[:, g], width)
 
-    def choose(self, scale: np.ndarray) -> GatedPart:
+    def choose(self, scale: np.ndarray) -> AmountPart:
         """Return the part with the chosen bandwidths, those of x in units of `scale` (p,)."""
         part = self.part
         widths, heights, kernels = part.of_x.copy(), part.of_y.copy(), part.kernels
