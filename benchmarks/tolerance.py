@@ -155,7 +155,10 @@ def times():
         size = " x ".join(map(str, train.shape))
         distances, _ = NearestNeighbors(n_neighbors=6).fit(train).kneighbors()
         scale = np.median(distances[:, 4])
-        models = {"rows": (SmoothedScoreDiffusion(scale / 2, scale, metric="euclidean"), 1000)}
+        models = {}
+        for over, dtype in (("rows", "float64"), ("rows, float32", "float32")):
+            model = SmoothedScoreDiffusion(scale / 2, scale, metric="euclidean", dtype=dtype)
+            models[over] = model, 1000
         if name in MIXTURES:
             mixture = GaussianMixture(MIXTURES[name], reg_covar=0.01, random_state=0).fit(train)
             models["mixture"] = SmoothedScoreDiffusion(sigma=0.1, base=mixture), 300

@@ -137,8 +137,7 @@ class SmoothedScore:
 
     def __call__(self, x: torch.Tensor, v: float) -> torch.Tensor:
         """See `ScoreField`."""
-        moments = self.posterior.moments(x, v, self.nodes, exclude=self.exclude)
-        return (moments.mean - x) / v
+        return (self.posterior.mean(x, v, self.nodes, exclude=self.exclude) - x) / v
 
     def with_divergence(self, x: torch.Tensor, v: float) -> tuple[torch.Tensor, torch.Tensor]:
         """See `ScoreField`."""

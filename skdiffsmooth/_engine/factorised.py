@@ -12,6 +12,7 @@ with the kernel's scale, are marked, so that the caller computes them directly.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -75,10 +76,15 @@ class Products:
     # (B, 1, M) or (B, r + 2, M): the normalisers, followed by the sums of the other features if
     # they were requested
     sums: torch.Tensor
-    log_sums: torch.Tensor  # (B, M): log sum_i w_i exp(-|x_b + xi_m - x_i|^2 / 2v)
     # (B, M): pairs whose normaliser underflows: it is replaced by one, and the caller must set
     # `log_sums`
     underflows: torch.Tensor | None
+    exponents: Callable[[], torch.Tensor]  # (B, M): the exponents that were subtracted
+
+    @cached_property
+    def log_sums(self) -> torch.Tensor:
+        """Logarithms (B, M) of sum_i w_i exp(-|x_b + xi_m - x_i|^2 / 2v); means do not need them."""
+        return self.sums[:, 0].log().add_(self.exponents())
 
 
 class Factoriser:
@@ -159,8 +165,13 @@ class Factoriser:
             sums = table.sums(factors, features=features)
         if underflows is not None:
             sums[:, 0].masked_fill_(underflows, 1)
-        log_sums = sums[:, 0].log() + top + table.top - table.nodes.half_squares(x) / v
-        return Products(table, factors, sums, log_sums, underflows)
+        return Products(
+            table,
+            factors,
+            sums,
+            underflows,
+            lambda: top + table.top - table.nodes.half_squares(x) / v,
+        )
 
     def products_by_part(
         self,
@@ -192,8 +203,8 @@ class Factoriser:
         )
         positions = x[:, None] + table.nodes.offsets.unflatten(0, (-1, n_nodes))[which]
         constant = top + table.top.unflatten(0, (-1, n_nodes))[which]
-        log_sums = total[:, 0].log() + constant - positions.square().sum(2) / (2 * v)
-        return Products(table, factors, total, log_sums, None)
+        exponents = constant - positions.square().sum(2) / (2 * v)
+        return Products(table, factors, total, None, lambda: exponents)
 
     def _query_factors(
         self, x: torch.Tensor, table: NodeTable, exclude: torch.Tensor | None
@@ -204,23 +215,33 @@ class Factoriser:
         return top, exp_(logits.sub_(top), -self._log_scale)
 
     def average_means(
-        self, products: Products, direct: torch.Tensor | None, merger: Merger
+        self,
+        products: Products,
+        direct: torch.Tensor | None,
+        merger: Merger,
+        *,
+        log_sums: bool = True,
     ) -> torch.Tensor:
         """Return this process's part of mean, Laplacian (`Nodes.averages`) and log-sum.
 
         The nodes' weights are combined first, so that each query averages the points only once.
+        Without `log_sums` (in one process only) no logarithms are taken, and the last two are zero.
         Of `products.sums` only normalisers are used; `products.factors` is overwritten. `direct`
         (P, r + 2) holds mean, trace and log-sum of the pairs that underflow, if there are any.
         """
         table, underflows = products.table, products.underflows
-        weights, log_sums = merger.pair_weights(products.log_sums, table.nodes.weights)
-        averages = table.nodes.averages(weights, log_sums)
+        weights = table.nodes.weights.expand_as(products.sums[:, 0])
+        averages = weights.new_zeros(len(weights), 2)
+        if log_sums:
+            weights, of_pairs = merger.pair_weights(products.log_sums, table.nodes.weights)
+            averages = table.nodes.averages(weights, of_pairs)
         kept = weights if underflows is None else weights.masked_fill(underflows, 0)
         # Scaled back at the end, so that the products before stay in range too.
         scale = math.exp(self._log_scale)
         mixed = products.factors.mul_((kept * scale / products.sums[:, 0]) @ table.factors)
         torch.threshold_(mixed, 1 / scale, 0)
-        mean = (mixed @ self._points.positions).div_(scale)
+        # Transposed: a product with few columns on the left is faster than one with few on the right.
+        mean = (self._points.positions.T @ mixed.T).T.div_(scale)
         if underflows is not None and direct is not None:
             weighted = weights[underflows][:, None] * direct[:, :-2]
             mean.index_add_(0, underflows.nonzero()[:, 0], weighted)

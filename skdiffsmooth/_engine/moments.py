@@ -161,6 +161,12 @@ class Denoiser(Protocol):
         """Return D, tr Cov (if `trace`) and log p_v, each averaged over the nodes of a query."""
         ...
 
+    def mean(
+        self, x: torch.Tensor, v: float, nodes: Nodes, *, exclude: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """Return D (B, r), averaged over the nodes of a query, as in `moments`."""
+        return self.moments(x, v, nodes, exclude=exclude).mean
+
     def moments_by_part(
         self,
         x: torch.Tensor,

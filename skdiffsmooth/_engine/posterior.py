@@ -123,20 +123,51 @@ class Posterior(FloatPromotion, Denoiser):
         exclude: torch.Tensor | None = None,
     ) -> Moments:
         """See `Denoiser`."""
+        return self._promoted(x, v, nodes, exclude, trace=trace)
+
+    def mean(
+        self, x: torch.Tensor, v: float, nodes: Nodes, *, exclude: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """See `Denoiser`. Logarithms are taken only where shards need them for their weights."""
+        return self._promoted(x, v, nodes, exclude, log_sums=not self._shards.alone).mean
+
+    def _promoted(
+        self,
+        x: torch.Tensor,
+        v: float,
+        nodes: Nodes,
+        exclude: torch.Tensor | None,
+        *,
+        trace: bool = False,
+        log_sums: bool = True,
+    ) -> Moments:
+        """Return the moments, computed in float64 where float32 is not exact enough."""
         moments = None
         if not self._needs_float64(v, nodes.max_norm):
             moments = self._tiles.retry_in_smaller_tiles(
-                lambda: self._moments(x, v, nodes, trace=trace, exclude=exclude)
+                lambda: self._moments(x, v, nodes, exclude, trace=trace, log_sums=log_sums)
             )
         if moments is None:
             nodes = nodes.to(torch.float64)
-            moments = self._in_float64.moments(x.double(), v, nodes, trace=trace, exclude=exclude)
+            moments = self._in_float64._promoted(
+                x.double(), v, nodes, exclude, trace=trace, log_sums=log_sums
+            )
         return moments.to(x.dtype)
 
     def _moments(
-        self, x: torch.Tensor, v: float, nodes: Nodes, *, trace: bool, exclude: torch.Tensor | None
+        self,
+        x: torch.Tensor,
+        v: float,
+        nodes: Nodes,
+        exclude: torch.Tensor | None,
+        *,
+        trace: bool,
+        log_sums: bool,
     ) -> Moments | None:
-        """Return the moments, or None if factors underflow in float32 but not in float64."""
+        """Return the moments, or None if factors underflow in float32 but not in float64.
+
+        Without `trace` and `log_sums` only the mean is certain to be computed.
+        """
         self._check_exclude(exclude)
         by_stein = trace and nodes.suits_stein(v)
         at_pairs = trace and not by_stein
@@ -155,7 +186,13 @@ class Posterior(FloatPromotion, Denoiser):
                 return None
             for rows in tracked(list(slices(len(x), self._tiles.rows(len(part))))):
                 of_tile = self._tile_sums(
-                    x[rows], v, part, table, rows_of(exclude, rows), trace=at_pairs
+                    x[rows],
+                    v,
+                    part,
+                    table,
+                    rows_of(exclude, rows),
+                    trace=at_pairs,
+                    log_sums=log_sums,
                 )
                 sums[rows].add_(of_tile)
         sums = self._merger.total(sums)
@@ -273,10 +310,12 @@ class Posterior(FloatPromotion, Denoiser):
         exclude: torch.Tensor | None,
         *,
         trace: bool,
+        log_sums: bool,
     ) -> torch.Tensor:
         """Return this process's part of mean, trace and log-sum, averaged over a tile's nodes.
 
-        Without `trace`, the Laplacian of `Nodes.averages` replaces the trace. Whichever way a process
+        Without `trace`, the Laplacian of `Nodes.averages` replaces the trace; without both, either
+        column may be zero. Whichever way a process
         computes, it exchanges the same values with the others.
         """
         products = None
@@ -287,19 +326,20 @@ class Posterior(FloatPromotion, Denoiser):
             return average_over_few_points(points, self._merger, x, v, nodes, exclude, trace=trace)
         if products is None:
             columns = self._pairs_directly(x, v, nodes, None, exclude)
-            means, traces, log_sums = _split(columns.unflatten(0, (len(x), len(nodes))))
+            means, traces, of_pairs = _split(columns.unflatten(0, (len(x), len(nodes))))
             if trace:
-                pairs = Pairs(means.transpose(1, 2), traces, log_sums)
+                pairs = Pairs(means.transpose(1, 2), traces, of_pairs)
                 return self._merger.average(pairs, nodes.weights)
-            weights, log_sums = self._merger.pair_weights(log_sums, nodes.weights)
+            weights, of_pairs = self._merger.pair_weights(of_pairs, nodes.weights)
             mean = (weights[:, None] @ means)[:, 0]
-            return torch.cat([mean, nodes.averages(weights, log_sums)], dim=1)
+            return torch.cat([mean, nodes.averages(weights, of_pairs)], dim=1)
         direct = None
         if products.underflows is not None:
             direct = self._pairs_directly(x, v, nodes, products.underflows, exclude)
-            products.log_sums[products.underflows] = direct[:, -1]
+            if trace or log_sums:
+                products.log_sums[products.underflows] = direct[:, -1]
         if not trace:
-            return self._factoriser.average_means(products, direct, self._merger)
+            return self._factoriser.average_means(products, direct, self._merger, log_sums=log_sums)
         pairs = self._factoriser.pairs(products, direct)
         return self._merger.average(pairs, nodes.weights)
 

@@ -27,7 +27,7 @@ from hypothesis import strategies as st
 from skdiffsmooth._engine import direct as _direct
 from skdiffsmooth._engine import posterior as _posterior
 from skdiffsmooth._engine import tiles as _tiles
-from skdiffsmooth._engine.factorised import Factoriser
+from skdiffsmooth._engine.factorised import Factoriser, Products
 from skdiffsmooth._engine.moments import Moments
 from skdiffsmooth._engine.points import Points
 from skdiffsmooth._engine.posterior import Posterior
@@ -193,6 +193,24 @@ def test_every_path_is_taken(path, trace, leave_out, watched):
     case = problem(**{"seed": 1, "n_points": 7} | settings, n_nodes=6, leave_out=leave_out)
     assert_matches_oracle(case, trace=trace)
     assert watched == ways
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("leave_out", [False, True])
+@pytest.mark.parametrize("path", PATHS)
+def test_means_need_no_logarithms(path, leave_out, dtype, monkeypatch):
+    settings, _ = PATHS[path]
+    case = problem(**{"seed": 1, "n_points": 7} | settings, n_nodes=6, leave_out=leave_out)
+    expected = case.moments(trace=False, dtype=dtype).mean
+
+    def fail(self):
+        raise AssertionError("logarithms were taken")
+
+    monkeypatch.setattr(Products, "log_sums", property(fail))
+    (queries,) = tensors(dtype, case.queries)
+    posterior, nodes = case.posterior(dtype), case.nodes(dtype)
+    mean = posterior.mean(queries, case.v, nodes, exclude=case.exclude_tensor)
+    assert torch.equal(mean, expected)
 
 
 @pytest.mark.parametrize(

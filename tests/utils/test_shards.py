@@ -100,6 +100,8 @@ class ShardedProblem(Problem):
         def work(shards):
             posterior = self.posteriors(dtype, shards)
             found = posterior.moments(queries, self.v, self.nodes(dtype), trace=trace)
+            if not trace:
+                assert torch.equal(posterior.mean(queries, self.v, self.nodes(dtype)), found.mean)
             return found, posterior.log_density(queries, self.v)
 
         (first, density), (second, same_density) = in_two_threads(work)
