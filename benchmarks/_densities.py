@@ -111,7 +111,16 @@ def _gaussian_mixture(X, **params):
             return None
 
 
-class CVGaussianMixture(BaseEstimator):
+class ChosenDensity(BaseEstimator):
+    """A density whose `fit` sets ``chosen_``, with which `_fit_chosen` fits rows."""
+
+    def refit(self, X):
+        other = clone(self)
+        other.chosen_ = self.chosen_
+        return other._fit_chosen(X)
+
+
+class CVGaussianMixture(ChosenDensity):
     """One Gaussian mixture: components, covariance type and ``reg_covar`` by cross-validation.
 
     A climb over the grids from few full and from more diagonal components, two k-means++ starts in
@@ -157,13 +166,8 @@ class CVGaussianMixture(BaseEstimator):
     def score_samples(self, X):
         return self.mixture_.score_samples(X)
 
-    def refit(self, X):
-        other = clone(self)
-        other.chosen_ = self.chosen_
-        return other._fit_chosen(X)
 
-
-class RestartedGaussianMixtures(BaseEstimator):
+class RestartedGaussianMixtures(ChosenDensity):
     """The average density of Gaussian mixtures from different random starts.
 
     Components (more than a single mixture could afford) and ``reg_covar`` are chosen by
@@ -217,11 +221,6 @@ class RestartedGaussianMixtures(BaseEstimator):
     def score_samples(self, X):
         return _log_average(self.mixtures_, X)
 
-    def refit(self, X):
-        other = clone(self)
-        other.chosen_ = self.chosen_
-        return other._fit_chosen(X)
-
 
 def _log_average(models, X):
     if not models:
@@ -229,7 +228,7 @@ def _log_average(models, X):
     return logsumexp([model.score_samples(X) for model in models], axis=0) - math.log(len(models))
 
 
-class ParzenWindows(BaseEstimator):
+class ParzenWindows(ChosenDensity):
     r"""Manifold Parzen windows [1]_: the mixture of N(x_i, a C_i + s^2 I).
 
     C_i is the mean of (x_j - x_i)(x_j - x_i)^T over the k nearest neighbours of x_i. k, a and s,
@@ -282,11 +281,6 @@ class ParzenWindows(BaseEstimator):
         density = _windows_log_density(X @ self.matrix_, *self.windows_, [pair])
         return density[:, 0] + self.log_det_
 
-    def refit(self, X):
-        other = clone(self)
-        other.chosen_ = self.chosen_
-        return other._fit_chosen(X)
-
 
 def _windows(X, k):
     """Return centres, and eigenvalues and eigenvectors of the neighbourhood covariances."""
@@ -331,7 +325,7 @@ class _StudentBase(torch.nn.Module):
         return torch.distributions.Independent(student, 1)
 
 
-class SplineFlow(BaseEstimator):
+class SplineFlow(ChosenDensity):
     """A neural spline flow (zuko's NSF), trained with care for so few rows.
 
     Inputs are whitened by the training covariance (a linear layer, as in the flow's paper [1]_). The
@@ -423,11 +417,6 @@ class SplineFlow(BaseEstimator):
         Z = torch.as_tensor((X - self.mean_) @ self.whiten_, dtype=torch.float32)
         with torch.no_grad():
             return self.flow_().log_prob(Z).double().numpy() + self.log_det_
-
-    def refit(self, X):
-        other = clone(self)
-        other.chosen_ = self.chosen_
-        return other._fit_chosen(X)
 
 
 def em_weights(log_densities, n_iterations=500):

@@ -90,9 +90,11 @@ def many_rows(full):
         "\nS5, KDE of many normal rows: CPU seconds of 1000 queries; those of `fit` in brackets, where "
         "ours also merges equal rows. The bandwidth is N^(-1/(d+4)); compact kernels have (d+4)^(1/2) "
         "times that. Errors are the largest relative ones, against rtol=0. FFT: KDEpy's, at the same "
-        "queries by linear interpolation; it takes one grid for all.\n"
+        "queries by linear interpolation; it takes one grid for all. Ratios are sklearn's time over "
+        "ours, of the queries alone and with `fit`.\n"
     )
-    header("N", "d", "kernel", "rtol", "ours", "error", "sklearn's tree", "error", "FFT", "error")
+    titles = "ours", "error", "sklearn's tree", "error", "ratio", "with fit", "FFT", "error"
+    header("N", "d", "kernel", "rtol", *titles)
     has_fft = importlib.util.find_spec("KDEpy") is not None
     for n in sizes:
         for d in (1, 2, 3):
@@ -102,7 +104,7 @@ def many_rows(full):
                 bandwidth = n ** (-1 / (d + 4)) * (1 if kernel == "gaussian" else (d + 4) ** 0.5)
                 everything = KDESampler(bandwidth, kernel, rtol=0).fit(X)
                 seconds, exact = spent(lambda m=everything, Q=Q: m.score_samples(Q))
-                row(n, d, kernel, 0, f"{seconds:.2f}", "-", "", "", "", "")
+                row(n, d, kernel, 0, f"{seconds:.2f}", "-", *[""] * 6)
 
                 def error(values, exact=exact):
                     is_positive = exact > -np.inf
@@ -113,7 +115,7 @@ def many_rows(full):
                     seconds, found = spent(lambda X=X, Q=Q, h=bandwidth: fft_density(X, h)(Q))
                     fft = f"{seconds:.2f}", error(found)
                 for rtol in (1e-12, 1e-6, 1e-3):
-                    cells = []
+                    cells, times = [], []
                     for model in (
                         KDESampler(bandwidth, kernel, rtol=rtol),
                         KernelDensity(bandwidth=bandwidth, kernel=kernel, rtol=rtol),
@@ -121,7 +123,9 @@ def many_rows(full):
                         fitting, _ = spent(lambda m=model, X=X: m.fit(X))
                         scoring, found = spent(lambda m=model, Q=Q: m.score_samples(Q))
                         cells += [f"{scoring:.2f} ({fitting:.2f})", error(found)]
-                    row(n, d, kernel, f"{rtol:.0e}", *cells, *fft)
+                        times.append((scoring, scoring + fitting))
+                    ratios = [f"{theirs / ours:.2g}" for ours, theirs in zip(*times, strict=True)]
+                    row(n, d, kernel, f"{rtol:.0e}", *cells, *ratios, *fft)
 
 
 def run(full=False):

@@ -3,6 +3,8 @@
 Half of at most 400 standardised rows of each table are fitted, the others are held out. Scales are given
 by the distance of draws from their training row, sqrt(d (bandwidth^2 + sigma^2)), in units of the median
 distance of a training row from its nearest other row, and as multiples of the leave-one-out bandwidth.
+Along a manifold of k dimensions that distance is sqrt(k s^2 + (d - k) r^2), with the switch scale s and
+the residual scale r.
 Each cell is the smallest and the largest value of the tables; `python benchmarks/memorization.py`.
 """
 
@@ -13,7 +15,12 @@ from _common import header, row
 from sklearn import datasets
 from sklearn.preprocessing import StandardScaler
 
-from skdiffsmooth import KDESampler, SmoothedScoreDiffusion
+from skdiffsmooth import (
+    CoarseScoreDiffusion,
+    KDESampler,
+    LocalScoreDiffusion,
+    SmoothedScoreDiffusion,
+)
 from skdiffsmooth.bandwidth import nearest_distances
 from skdiffsmooth.metrics import memorization_report
 
@@ -45,6 +52,29 @@ def models(train):
                 0.05 * loo, factor * spacing, metric="euclidean", background=0.0, n_nodes=32
             ),
         )
+    for factor in (0.05, 0.2, 0.5):
+        for degree in (0, 2):
+            yield (
+                f"coarse, degree {degree}, switch scale {factor:g} loo",
+                CoarseScoreDiffusion(factor * loo, degree),
+            )
+    yield "coarse, degree 2, auto", CoarseScoreDiffusion()
+    for factor in (0.05, 0.2):
+        for size in (1, train.shape[1]):
+            groups = "one column" if size == 1 else "all columns"
+            yield (
+                f"local, {groups}, bandwidth {factor:g} loo",
+                LocalScoreDiffusion(factor * loo, size=size, width=0.0),
+            )
+
+
+def distance_of_draws(model, d):
+    """Return the distance of a typical draw from the row that its noise is added to."""
+    if not isinstance(model, CoarseScoreDiffusion):
+        return np.hypot(model.bandwidth_, getattr(model, "sigma_", 0.0)) * d**0.5
+    k = d if model.manifold_ is None else model.n_components_
+    across = 0.0 if k == d else (d - k) * model.residual_scale_**2
+    return (k * model.switch_scale_**2 + across) ** 0.5
 
 
 if __name__ == "__main__":
@@ -55,9 +85,8 @@ if __name__ == "__main__":
             with warnings.catch_warnings(record=True) as caught:
                 warnings.simplefilter("always")
                 model.fit(train)
-            scale = np.hypot(model.bandwidth_, getattr(model, "sigma_", 0.0))
             report = memorization_report(model.sample(len(train), random_state=0), train, held_out)
-            distance = scale * train.shape[1] ** 0.5 / spacing
+            distance = distance_of_draws(model, train.shape[1]) / spacing
             warned = any("near-copies" in str(each.message) for each in caught)
             cells = distance, report.near, report.ratio, report.attack, warned
             found.setdefault(name, []).append(cells)

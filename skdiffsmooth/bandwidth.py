@@ -21,6 +21,7 @@ from ._utils.kernel_weights import log_wrapped_kernel
 from ._utils.periods import reduced, wrapped
 from ._utils.progress import counted, tracked
 from ._utils.rows import evenly
+from ._utils.validation import check_real_array
 from ._utils.warnings import warn_user
 
 # The leave-one-out likelihood takes time of order N^2. With more than _LARGEST_EXACT rows, _HELD_OUT
@@ -100,8 +101,25 @@ def weight_of_others(weights: np.ndarray) -> np.ndarray:
     return others
 
 
+def _checked(points: np.ndarray) -> np.ndarray:
+    """Return points (n_points, d) after checking that they are finite numbers."""
+    points = check_real_array("points", points)
+    if points.ndim != 2 or not points.size or not np.isfinite(points).all():
+        raise ValueError(
+            f"points of shape {points.shape} are not a finite array of shape (n_points, d). Pass "
+            "distinct rows, without NaN or infinity."
+        )
+    return points
+
+
 def _rule_of_thumb(points: np.ndarray, weights: np.ndarray, constant: float) -> np.ndarray:
-    """Return std_j * (constant * n_eff)^(-1 / (d + 4)) of each feature."""
+    """Return std_j * (constant * n_eff)^(-1 / (d + 4)) of each feature; `points` are checked."""
+    weights = check_real_array("weights", weights)
+    if weights.shape != (len(points),) or not (np.all(weights >= 0) and np.isfinite(weights).all()):
+        raise ValueError(
+            f"weights of shape {weights.shape} are not {len(points)} finite numbers >= 0, one for "
+            "each row of points. Pass np.full(len(points), 1 / len(points)) for equal weights."
+        )
     if len(points) < 2:
         raise ValueError(
             "a rule-of-thumb bandwidth needs at least two distinct rows, got n_samples = 1 after "
@@ -142,7 +160,7 @@ def scott(points: np.ndarray, weights: np.ndarray) -> np.ndarray:
     Raises
     ------
     ValueError
-        If there is a single row or a constant column.
+        If points or weights are not finite numbers, or there is a single row or a constant column.
 
     References
     ----------
@@ -155,7 +173,7 @@ def scott(points: np.ndarray, weights: np.ndarray) -> np.ndarray:
     >>> scott(np.array([[0.0, 0.0], [1.0, 10.0]]), np.array([0.5, 0.5])).round(3)
     array([0.63, 6.3 ])
     """
-    return _rule_of_thumb(points, weights, 1.0)
+    return _rule_of_thumb(_checked(points), weights, 1.0)
 
 
 def silverman(points: np.ndarray, weights: np.ndarray) -> np.ndarray:
@@ -176,7 +194,7 @@ def silverman(points: np.ndarray, weights: np.ndarray) -> np.ndarray:
     Raises
     ------
     ValueError
-        If there is a single row or a constant column.
+        If points or weights are not finite numbers, or there is a single row or a constant column.
 
     References
     ----------
@@ -189,6 +207,7 @@ def silverman(points: np.ndarray, weights: np.ndarray) -> np.ndarray:
     >>> silverman(np.array([[0.0, 0.0], [1.0, 10.0]]), np.array([0.5, 0.5])).round(3)
     array([0.63, 6.3 ])
     """
+    points = _checked(points)
     return _rule_of_thumb(points, weights, (points.shape[1] + 2) / 4)
 
 

@@ -162,15 +162,17 @@ class VarianceExploding:
 
     def alpha(self, t: float) -> float:
         """Return 1, the factor of the data."""
+        check_real("t", t, strict=False)
         return 1.0
 
     def variance(self, t: float) -> float:
         """Return t, the variance of the noise, in squared units of X."""
-        return t
+        return check_real("t", t, strict=False)
 
     def time(self, scale: float) -> float:
         """Return the time of a noise scale, its square."""
-        return scale**2
+        scale = check_real("scale", scale, strict=False)
+        return scale * scale
 
 
 @dataclass(frozen=True)
@@ -206,12 +208,14 @@ class OrnsteinUhlenbeck:
 
     def alpha(self, t: float) -> float:
         """Return exp(-rate t), the factor of the data at time t."""
-        return math.exp(-self.rate * t)
+        return math.exp(-self.rate * check_real("t", t, strict=False))
 
     def variance(self, t: float) -> float:
         """Return the variance of the noise at time t, in squared units of X."""
+        t = check_real("t", t, strict=False)
         return -math.expm1(-2 * self.rate * t) / (2 * self.rate)
 
     def time(self, scale: float) -> float:
         """Return the time at which sqrt(variance) / alpha is `scale`, in units of X."""
-        return math.log1p(2 * self.rate * scale**2) / (2 * self.rate)
+        scale = check_real("scale", scale, strict=False)
+        return math.log1p(2 * self.rate * scale * scale) / (2 * self.rate)

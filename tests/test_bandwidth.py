@@ -10,7 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from skdiffsmooth import KDESampler, SmoothedScoreDiffusion, bandwidth
+from skdiffsmooth import (
+    CoarseScoreDiffusion,
+    KDESampler,
+    LocalScoreDiffusion,
+    SmoothedScoreDiffusion,
+    bandwidth,
+)
 from skdiffsmooth._utils.backend import Backend
 from skdiffsmooth._utils.rows import evenly, merge_duplicates
 from skdiffsmooth.bandwidth import (
@@ -427,7 +433,8 @@ NORMAL = np.random.RandomState(0).normal(size=(150, 3))
 CIRCLE = np.column_stack(
     [f(np.linspace(0, 2 * np.pi, 12, endpoint=False)) for f in (np.cos, np.sin)]
 )
-PLAIN = {"metric": "euclidean", "background": 0.0, "n_nodes": 4, "n_levels": 2, "n_steps": 2}
+SHORT = {"n_nodes": 4, "n_levels": 2, "n_steps": 2}
+PLAIN = {"metric": "euclidean", "background": 0.0, **SHORT}
 
 
 def copies_of_a_fit(model, X, **options):
@@ -448,6 +455,9 @@ def copies_of_a_fit(model, X, **options):
         SmoothedScoreDiffusion(0.02, 0.0, **PLAIN),
         SmoothedScoreDiffusion(0.02, 0.03, **PLAIN),
         SmoothedScoreDiffusion("0.05h", lambda scale: 0.1 * scale, **PLAIN),
+        LocalScoreDiffusion(0.02, 0.01, size=3, width=0.0, **SHORT),
+        CoarseScoreDiffusion(0.02, 0),
+        CoarseScoreDiffusion(0.02, n_components=3, bandwidth=0.01),
     ],
 )
 def test_scales_that_copy_rows_warn_once(model):
@@ -473,6 +483,11 @@ def test_copies_in_any_unit(unit):
         (SmoothedScoreDiffusion(0.01, 0.3, **PLAIN), CIRCLE),
         (SmoothedScoreDiffusion("auto", 0.0, **PLAIN), NORMAL),
         (SmoothedScoreDiffusion("loo", 0.0, **PLAIN), CIRCLE),
+        (LocalScoreDiffusion(0.02, size=1, width=0.0, **SHORT), NORMAL),
+        (LocalScoreDiffusion(0.02, size=3, width=0.1, **SHORT), NORMAL),
+        (LocalScoreDiffusion(0.02, 0.3, size=3, width=0.0, **SHORT), NORMAL),
+        (CoarseScoreDiffusion(0.3, 0), NORMAL),
+        (CoarseScoreDiffusion(0.02, 1, n_components=1), NORMAL),  # rows are far from the curve
         (KDESampler(0.01), NORMAL[:1]),
         (KDESampler(0.01), NORMAL[:9]),
     ],

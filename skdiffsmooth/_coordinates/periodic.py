@@ -171,10 +171,22 @@ def check_metric_of_periods(metric: str | float | np.ndarray, periods: np.ndarra
             )
 
 
-def fit_metric_of_periods(
+def fit_metric_of_rows(
+    metric: str | float | np.ndarray, rows: MergedRows, unit: float = 1.0
+) -> LinearMetric:
+    """Return `fit_metric` of training rows, whose columns may have periods; see there."""
+    if rows.periods is not None:
+        return _fit_metric_of_periods(metric, rows, rows.periods)
+    columns = None
+    if is_scaled(metric):
+        columns = ColumnSpace.of_part(rows.points, rows.weights, rows.precision.unit, rows.whole)
+    return fit_metric(metric, rows.points, rows.weights, columns=columns, unit=unit)
+
+
+def _fit_metric_of_periods(
     metric: str | float | np.ndarray, rows: MergedRows, periods: np.ndarray
 ) -> LinearMetric:
-    """Return `fit_metric` of rows (n, d) whose columns have periods (d,), 0 where one has none."""
+    """Return `fit_metric` of rows whose columns have periods (d,), 0 where one has none."""
     points, weights = rows.points, rows.weights
     is_periodic = periods > 0
     if is_scaled(metric) and len(points) > 1:

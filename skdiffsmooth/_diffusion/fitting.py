@@ -33,7 +33,7 @@ from .settings import (
     scales_of_levels,
     terminal_scale_for,
 )
-from .source import NoisedData, backend_in_range
+from .source import NoisedData
 
 # Steps take one evaluation if sigma is at most `_MOST_BANDWIDTHS` bandwidths and such steps are too long
 # for at most a fraction `_MOST_ROUGH` of checked rows; else they would miss jumps of posterior means.
@@ -77,13 +77,8 @@ def make_model(
     finest = sigma(bandwidth) if callable(sigma) else sigma
     # A sigma whose square underflows is not an error: it does not smooth.
     check_ratio("sigma", max(finest, 1.0), unit)
-    rule, is_fixed = parsed.rule, parsed.rule.n_nodes > 0
-    if geometry.base is None and isinstance(kernel, ConstantShape):
-        rule = replace(rule, most_frames=_MOST_FRAMES)
-    by_frames = (
-        finest != 0 and isinstance(kernel, ConstantShape) and kernel.frame_std(rule) is not None
-    )
     is_mixture = geometry.base is not None and not isinstance(parsed.base, ManifoldParzen)
+    rule, by_frames = _node_rule(geometry, parsed, is_mixture=is_mixture, is_smoothed=finest != 0)
     refinement *= _REFINEMENT_OVER_MIXTURES if is_mixture else 1
     levels, scales, steps_of_levels, requested = _smoothed_levels(
         geometry,
@@ -99,34 +94,29 @@ def make_model(
     # Points for candidates, which are few, are not merged.
     tolerance = 0.0 if is_candidate else _tolerance(geometry, parsed, is_smoothed=is_smoothed)
     hierarchy = PointHierarchy.of(geometry.coordinates, data.weights, tolerance, bandwidth)
-    backend = backend_in_range(parsed.resources.backend, hierarchy, levels)
 
-    def schedule(rule: NodeRule) -> ScoreSchedule:
-        return ScoreSchedule(
+    def source_of(rule: NodeRule) -> NoisedData:
+        return NoisedData(
             levels,
             hierarchy,
             kernel.freeze(scales, rule),
-            backend,
-            parsed.resources.memory_limit,
-            shards=data.shards,
-            base=geometry.base,
-            periods=geometry.periods,
+            geometry.base,
+            parsed.terminal,
+            data.points,
+            parsed.requested["shards"],
+            geometry.periods,
         )
 
-    if not is_fixed:
-        has_more = is_mixture and not by_frames and kernel.rank > _MOST_DIMENSIONS
-        n_nodes = _MORE_NODES * kernel.n_nodes if has_more else kernel.n_nodes
-        rule = replace(rule, n_nodes=n_nodes)
+    def schedule(rule: NodeRule) -> ScoreSchedule:
+        return source_of(rule).schedule(parsed.resources)
+
     # If a tile does not fit into memory_limit, this raises an error now, not at the first query.
     schedule(rule).posterior_at(bandwidth)
     error = 0.0
+    is_fixed = parsed.rule.n_nodes > 0
     if is_smoothed and kernel.rank and not (is_candidate and is_fixed):
         rule, error = enough_nodes(schedule, rule, parsed.tol, is_fixed=is_fixed)
-    smoothing, shards = kernel.freeze(scales, rule), parsed.requested["shards"]
-    base, periods = geometry.base, geometry.periods
-    source = NoisedData(
-        levels, hierarchy, smoothing, base, parsed.terminal, data.points, shards, periods
-    )
+    source = source_of(rule)
     has_many = by_frames and kernel.rank > _MOST_DIMENSIONS and is_smoothed
     if has_many and data.shards.alone and not is_candidate:
         source = _corrected(source, parsed.resources)
@@ -142,6 +132,22 @@ def make_model(
     fitted_sigma = unit * (requested if callable(sigma) else sigma)
     attributes = {"sigma_": fitted_sigma, "noise_": noise, "node_error_": error, "error_": error}
     return FittedModel(model, attributes | geometry.learned)
+
+
+def _node_rule(
+    geometry: Geometry, parsed: ParsedParameters, *, is_mixture: bool, is_smoothed: bool
+) -> tuple[NodeRule, bool]:
+    """Return the first rule of the nodes, and whether the model is smoothed by `gaussian_frames`."""
+    kernel, rule, has_frames = geometry.kernel, parsed.rule, False
+    if isinstance(kernel, ConstantShape):
+        if geometry.base is None:
+            rule = replace(rule, most_frames=_MOST_FRAMES)
+        has_frames = kernel.frame_std(rule) is not None
+    by_frames = is_smoothed and has_frames
+    if not rule.n_nodes:
+        has_more = is_mixture and not by_frames and kernel.rank > _MOST_DIMENSIONS
+        rule = replace(rule, n_nodes=_MORE_NODES * kernel.n_nodes if has_more else kernel.n_nodes)
+    return rule, by_frames
 
 
 class _SmoothedLevels(NamedTuple):

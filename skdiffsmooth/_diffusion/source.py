@@ -103,8 +103,10 @@ class NoisedData:
         merged: bool = True,
     ) -> ScoreSchedule:
         """Return the fields; points are merged at large noise if `merged` and none is excluded."""
-        backend = backend_in_range(resources.backend, self.hierarchy, self.levels)
-        hierarchy = self.hierarchy
+        hierarchy, levels = self.hierarchy, self.levels
+        # The dtype must represent the squares of data and noise scales.
+        largest = max(np.abs(hierarchy.points).max(initial=0.0), levels.terminal_scale)
+        backend = resources.backend.promote_to_float64(levels.bandwidth, largest)
         is_plain = exclude is None and merged
         key = backend, resources.memory_limit
         if is_plain and (kept := _KEPT.get(self)) is not None and kept[0] == key:
@@ -112,10 +114,10 @@ class NoisedData:
         if not is_plain:
             # A point that is merged with others cannot be excluded, and has no weight of its own.
             hierarchy = PointHierarchy.of(
-                hierarchy.points, hierarchy.weights, 0.0, self.levels.bandwidth
+                hierarchy.points, hierarchy.weights, 0.0, levels.bandwidth
             )
         schedule = ScoreSchedule(
-            self.levels,
+            levels,
             hierarchy,
             self.smoothing,
             backend,
@@ -162,9 +164,3 @@ _MOST_SCHEDULES = 16
 _KEPT: WeakKeyDictionary[NoisedData, tuple[tuple[Backend, float], ScoreSchedule]] = (
     WeakKeyDictionary()
 )
-
-
-def backend_in_range(backend: Backend, hierarchy: PointHierarchy, levels: NoiseLevels) -> Backend:
-    """Return a backend whose dtype can represent the squares of data and noise scales."""
-    largest = max(np.abs(hierarchy.points).max(initial=0.0), levels.terminal_scale)
-    return backend.promote_to_float64(levels.bandwidth, largest)

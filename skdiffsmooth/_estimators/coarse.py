@@ -23,10 +23,10 @@ from sklearn.base import BaseEstimator, clone
 from sklearn.exceptions import NotFittedError
 from sklearn.utils.validation import check_is_fitted, has_fit_parameter
 
-from .._coordinates.columns import ColumnSpace
 from .._coordinates.embedding import Embedding
 from .._coordinates.hull import AffineHull, hull_in_one_unit
-from .._coordinates.metric import LinearMetric, check_linear_metric, fit_metric, is_scaled
+from .._coordinates.metric import LinearMetric, check_linear_metric
+from .._coordinates.periodic import fit_metric_of_rows
 from .._diffusion.conditional import draw_given_columns, log_density_of_columns
 from .._diffusion.joint_density import N_CENTERS, JointDensity
 from .._diffusion.posterior import PosteriorMixin
@@ -41,6 +41,7 @@ from .._utils.threads import threads_for
 from .._utils.units import common_unit, per_unit
 from .._utils.validation import check_bandwidth, check_choice, check_integer, check_real, check_size
 from .._utils.warnings import warn_user
+from ..bandwidth import warn_of_copies
 from ..manifolds import AffineSubspace, LocalPolynomialManifold, Manifold, estimate_reach
 from ..manifolds._dimension import check_n_components
 from .coarse_flow import SAME_FOOT, CoarseFlow, default_nodes
@@ -288,41 +289,24 @@ class CoarseScoreDiffusion(PosteriorMixin, DistanceDensityMixin, BaseEstimator):
         Warns
         -----
         UserWarning
-            If a given `switch_scale` exceeds the reach of the manifold, or if more than one sample in a
-            hundred is not on the manifold, since a learned manifold has gaps where rows are far apart.
+            If a given `switch_scale` exceeds the reach of the manifold, or is so small that samples are
+            near-copies of training rows; or if more than one sample in a hundred is not on the
+            manifold, since a learned manifold has gaps where rows are far apart.
         """
         rows = self._check_training(X, sample_weight)
         points, weights = rows.points, rows.weights
         metric = check_linear_metric(self.metric, points.shape[1])
-        columns = None
-        if is_scaled(metric):
-            columns = ColumnSpace.of_part(points, weights, rows.precision.unit, rows.whole)
         # Squares of rows in extreme units would leave the finite range.
-        unit = common_unit(points, ORDINARY)
-        coordinates = fit_metric(metric, points, weights, columns=columns, unit=unit)
+        coordinates = fit_metric_of_rows(metric, rows, common_unit(points, ORDINARY))
         unit = coordinates.unit
         self._check_manifold_unit(coordinates)
         measured = coordinates.to_metric(points)
-        degree = check_integer("degree", self.degree, minimum=0)
-        if degree not in DEGREES:
-            raise ValueError(f"degree={degree} is out of range; expected 0, 1, 2 or 3.")
+        self._check_polynomials()
         bandwidth = check_bandwidth(self.bandwidth, "the metric", strict=False) / unit
         n_nodes = resolve_n_nodes(self.n_nodes, "sobol")
-        if isinstance(self.n_neighbors, str):
-            check_choice("n_neighbors", self.n_neighbors, ("auto",), hint="Or pass an integer.")
-        else:
-            check_integer("n_neighbors", self.n_neighbors)
         backend = Backend.from_params(self.device, self.dtype)
         memory_limit = check_real("memory_limit", self.memory_limit, hint="It is in MiB.")
-        if coordinates.is_euclidean:
-            hull = hull_in_one_unit(measured, column_names(X))
-        else:
-            hull = coordinates.hull_of(measured, ONE_PROCESS)
-        if hull.dimension == 0:
-            raise ValueError(
-                "X has 1 distinct row, n_samples = 1 after merging equal rows; expected several, to fit "
-                "a manifold to them. Pass more rows."
-            )
+        hull = _hull_of(measured, coordinates, column_names(X))
         manifold, n_components = self.manifold, None
         # Raises here, and not after the manifold was learned, if memory_limit is too small.
         _ = CoarseFlow(
@@ -331,27 +315,33 @@ class CoarseScoreDiffusion(PosteriorMixin, DistanceDensityMixin, BaseEstimator):
         with threads_for(len(measured) ** 2 * (hull.dimension + 2)):
             if manifold is None:
                 n_components = self._resolve_n_components(measured, hull)
-                if degree:
+                if self.degree:
                     manifold = self._local_polynomials(measured, weights, hull, n_components)
             else:
                 manifold = _resolve_manifold(manifold, measured, weights)
                 hull = hull.joined(getattr(manifold, "affine_hull", None))
                 n_components = manifold.dimension if isinstance(manifold, Manifold) else None
             reach, residual_scale = _measure(manifold, measured, weights, hull.dimension)
-        data_std = math.sqrt(
-            float(weights @ np.sum((measured - weights @ measured) ** 2, axis=1))
-            / (n_components or 1)
-        )
-        concentration = float(np.sum(weights**2))
-        switch_scale = self._resolve_switch_scale(
-            reach, data_std, concentration, n_components, unit
-        )
+        variance = float(weights @ np.sum((measured - weights @ measured) ** 2, axis=1))
+        data_std = math.sqrt(variance / (n_components or 1))
+        switch_scale = self._resolve_switch_scale(reach, data_std, weights, n_components, unit)
         if bandwidth >= switch_scale:
             raise ValueError(
                 f"bandwidth={self.bandwidth!r} is not below the switch scale "
                 f"{unit * switch_scale:.3g}, where the flow begins; expected a smaller number. Lower "
                 "bandwidth or raise switch_scale."
             )
+        if not isinstance(self.switch_scale, str):
+            # Noise moves rows along the manifold; the rest of their distance from it is lost.
+            # An upper bound without a manifold, where noise is averaged away.
+            k = (
+                n_components
+                if manifold is not None and n_components is not None
+                else hull.dimension
+            )
+            across = (hull.dimension - k) * (bandwidth**2 + (residual_scale or 0.0) ** 2)
+            distance = math.sqrt(k * switch_scale**2 + across)
+            warn_of_copies(f"switch_scale={self.switch_scale!r}", distance, measured, weights)
         if manifold is not None:
             _warn_of_drops(manifold, measured, hull, switch_scale)
         self._set_fitted(
@@ -371,6 +361,15 @@ class CoarseScoreDiffusion(PosteriorMixin, DistanceDensityMixin, BaseEstimator):
             fills_space_=bandwidth > 0 or n_components == points.shape[1],
         )
         return self
+
+    def _check_polynomials(self) -> None:
+        """Raise an error if a parameter of the local polynomials is not valid."""
+        if (degree := check_integer("degree", self.degree, minimum=0)) not in DEGREES:
+            raise ValueError(f"degree={degree} is out of range; expected 0, 1, 2 or 3.")
+        if isinstance(self.n_neighbors, str):
+            check_choice("n_neighbors", self.n_neighbors, ("auto",), hint="Or pass an integer.")
+        else:
+            check_integer("n_neighbors", self.n_neighbors)
 
     def _check_manifold_unit(self, coordinates: LinearMetric) -> None:
         """Raise ValueError if a manifold is given, in units of X, and the metric has other units."""
@@ -438,14 +437,11 @@ class CoarseScoreDiffusion(PosteriorMixin, DistanceDensityMixin, BaseEstimator):
         self,
         reach: float | None,
         data_std: float,
-        concentration: float,
+        weights: np.ndarray,
         n_components: int | None,
         unit: float,
     ) -> float:
-        """Return the switch scale, divided by `unit` like `reach` and `data_std`.
-
-        `concentration` is the sum of the squared weights, 1 / n for n equal weights.
-        """
+        """Return the switch scale, divided by `unit` like `reach` and `data_std`."""
         hint = "Pass a number in units of the metric, or 'auto'."
         if not isinstance(self.switch_scale, str):
             scale = check_real("switch_scale", self.switch_scale, hint=hint) / unit
@@ -461,6 +457,7 @@ class CoarseScoreDiffusion(PosteriorMixin, DistanceDensityMixin, BaseEstimator):
         check_choice("switch_scale", self.switch_scale, ("auto",), hint=hint)
         if self.manifold is None and self.degree == 0:
             assert n_components is not None
+            concentration = float(np.sum(weights**2))  # 1 / n for n equal weights
             return data_std * concentration ** (1 / (n_components + 4))
         if reach is None:
             raise ValueError(
@@ -601,6 +598,22 @@ class CoarseScoreDiffusion(PosteriorMixin, DistanceDensityMixin, BaseEstimator):
             Backend.from_params(self.device, self.dtype),
             check_real("memory_limit", self.memory_limit, hint="It is in MiB."),
         )
+
+
+def _hull_of(
+    measured: np.ndarray, coordinates: LinearMetric, names: np.ndarray | None
+) -> AffineHull:
+    """Return the affine hull of rows (n, d) in a metric; `names` (d,) label columns in messages."""
+    if coordinates.is_euclidean:
+        hull = hull_in_one_unit(measured, names)
+    else:
+        hull = coordinates.hull_of(measured, ONE_PROCESS)
+    if hull.dimension == 0:
+        raise ValueError(
+            "X has 1 distinct row, n_samples = 1 after merging equal rows; expected several, to fit "
+            "a manifold to them. Pass more rows."
+        )
+    return hull
 
 
 def _resolve_manifold(manifold: Any, points: np.ndarray, weights: np.ndarray) -> Any:

@@ -10,9 +10,9 @@ import torch
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import _num_samples, check_is_fitted
 
-from .._coordinates.columns import ColumnSpace, typical_row
-from .._coordinates.metric import LinearMetric, check_linear_metric, fit_metric, is_scaled
-from .._coordinates.periodic import check_metric_of_periods, fit_metric_of_periods
+from .._coordinates.columns import typical_row
+from .._coordinates.metric import check_linear_metric
+from .._coordinates.periodic import check_metric_of_periods, fit_metric_of_rows
 from .._diffusion.joint_density import JointDensity
 from .._diffusion.posterior import PosteriorMixin
 from .._engine.box_sums import LARGEST_DIMENSION
@@ -25,7 +25,7 @@ from .._utils.backend import Backend
 from .._utils.draws import draw_points
 from .._utils.estimator import DistanceDensityMixin, on_one_fit
 from .._utils.progress import reports_fit
-from .._utils.rows import MergedRows, split_off_copies, sum_of_weights
+from .._utils.rows import split_off_copies, sum_of_weights
 from .._utils.threads import threads_for
 from .._utils.units import column_range, per_unit
 from .._utils.validation import (
@@ -78,16 +78,6 @@ def _check_extent(points: np.ndarray, bandwidth: Any) -> None:
                 f"{extent.max():.3g}: squares of distances in bandwidths overflow; expected at "
                 f"least {extent.max() / LARGEST:.1g}. Raise it, or drop rows far from all others."
             )
-
-
-def _coordinates_of(rows: MergedRows, metric: Any) -> LinearMetric:
-    """Return the coordinates of the metric, fitted to the training rows."""
-    if rows.periods is not None:
-        return fit_metric_of_periods(metric, rows, rows.periods)
-    columns = None
-    if is_scaled(metric):
-        columns = ColumnSpace.of_part(rows.points, rows.weights, rows.precision.unit, rows.whole)
-    return fit_metric(metric, rows.points, rows.weights, columns=columns)
 
 
 class KDESampler(PosteriorMixin, DistanceDensityMixin, BaseEstimator):
@@ -273,7 +263,7 @@ class KDESampler(PosteriorMixin, DistanceDensityMixin, BaseEstimator):
         metric = check_linear_metric(self.metric, points.shape[1])
         if periods is not None:
             _check_suits_periods(kernel, metric, periods)
-        coordinates = _coordinates_of(rows, metric)
+        coordinates = fit_metric_of_rows(metric, rows)
         measured = coordinates.to_metric(points)
         n_points, d = measured.shape
         with threads_for(n_points**2 * (d + 2)):

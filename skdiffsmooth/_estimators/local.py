@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import Any
 
@@ -15,6 +16,7 @@ from .._utils.rows import split_off_copies
 from .._utils.threads import threads_for
 from .._utils.units import common_unit
 from .._utils.warnings import warn_user
+from ..bandwidth import warn_of_copies
 from ..solvers import Solver
 from .local_choice import N_FOLDS, covariances_by_fold
 from .local_fitting import LocalParameters, columns_as_they_are, fit_local_scores
@@ -272,8 +274,9 @@ class LocalScoreDiffusion(FlowDensity):
         Warns
         -----
         UserWarning
-            If rows were merged, columns were recorded in steps wider than the bandwidth, or the lowest
-            of the compared bandwidths has the highest likelihood.
+            If rows were merged, columns were recorded in steps wider than the bandwidth, the lowest of
+            the compared bandwidths has the highest likelihood, or a bandwidth that is passed makes
+            draws near-copies of training rows.
 
         Notes
         -----
@@ -300,6 +303,16 @@ class LocalScoreDiffusion(FlowDensity):
             )
         levels = source.levels.times(unit)
         _warn_of_steps(rows.precision.width, levels.bandwidth)
+        parts = [mixture.described() for mixture in source.mixtures]
+        # Smaller groups combine columns of several rows, which are near-copies of none.
+        narrow = [part for part in parts[0] if part["size"] == d and part["width"] == 0]
+        if parsed.bandwidth is not None and sum(part["weight"] for part in narrow) > 0.5:
+            warn_of_copies(
+                f"bandwidth={self.bandwidth!r} with sigma={self.sigma!r} and groups of all columns",
+                math.hypot(source.levels.bandwidth, source.sigma) * math.sqrt(d),
+                points,
+                rows.weights,
+            )
         embedding = columns_as_they_are(points, rows.weights, center / unit, unit)
         n_steps = parsed.n_steps or _STEPS_A_LEVEL * levels.n_levels
         steps = levels.equal_steps(n_steps)
@@ -310,7 +323,7 @@ class LocalScoreDiffusion(FlowDensity):
             metric_="euclidean",
             sigma_=unit * source.sigma,
             groups_=family.name,
-            parts_=[mixture.described() for mixture in source.mixtures],
+            parts_=parts,
             denoising_errors_=errors,
             noise_levels_=levels,
             n_steps_=n_steps,

@@ -195,13 +195,13 @@ def _have_no_copies(z: np.ndarray, rows: np.ndarray) -> bool:
     n, d = z.shape
     k = min(_MOST_NEIGHBORS, n - 1)
     # Distances of rows that have no other row near are left at one: these have no gaps.
-    found = np.ones((len(rows), k + 1))
+    lengths = np.ones((len(rows), k + 1))
     left = np.arange(len(rows))
-    for reach in _WINDOWS:
-        size = min(2 * reach + 1, n)
+    for half in _WINDOWS:
+        size = min(2 * half + 1, n)
         unknown = [left[:0]]
         for part in np.array_split(left, max(1, len(left) * size * d // _LARGEST_ARRAY)):
-            start = np.clip(rows[part] - reach, 0, n - size)
+            start = np.clip(rows[part] - half, 0, n - size)
             offsets = z[start[:, None] + np.arange(size)] - z[rows[part], None]
             distances = np.sqrt(np.einsum("ijk,ijk->ij", offsets, offsets))
             distances = np.sort(np.partition(distances, k, axis=1)[:, : k + 1], axis=1)
@@ -213,10 +213,10 @@ def _have_no_copies(z: np.ndarray, rows: np.ndarray) -> bool:
             closest = 1.01 * _LARGEST_SHARE * distances[:, k]
             is_alone = (closest < distances[:, 1]) & (closest < nearest_outside)
             is_exact = ~is_alone & (distances[:, k] <= nearest_outside)
-            found[part[is_exact]] = distances[is_exact]
+            lengths[part[is_exact]] = distances[is_exact]
             unknown.append(part[~is_alone & ~is_exact])
         left = np.concatenate(unknown)
-    return not len(left) and not _longest_copy(_Gaps.of(found, found))
+    return not len(left) and not _longest_copy(_Gaps.of(lengths, lengths))
 
 
 def _longest_copy(gaps: _Gaps) -> float:

@@ -9,7 +9,7 @@ import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
 from .._utils.given import resolve_columns
-from .._utils.validation import check_integer, check_real_array
+from .._utils.validation import check_detached, check_integer, check_real_array
 from ..compose._sample import names_of_columns, sample
 
 # Okabe and Ito (2008): distinct for colour-blind readers; in grey, lines and markers differ.
@@ -67,7 +67,14 @@ def matplotlib_axes(
             n_rows, n_columns, figsize=shape, layout="constrained", squeeze=False
         )
         return figure, axes
+    check_detached("ax", ax)
     given = np.asarray(ax, dtype=object)
+    wrong = [each for each in given.flat if not hasattr(each, "get_subplotspec")]
+    if wrong:
+        raise TypeError(
+            f"ax holds {wrong[0]!r:.100} of type {type(wrong[0]).__name__}; expected Axes of "
+            "matplotlib, an array of them, or None for a new figure."
+        )
     if given.size == n_rows * n_columns:
         axes = given.reshape(n_rows, n_columns)
         return axes[0, 0].figure, axes

@@ -14,7 +14,7 @@ import numpy as np
 from .._utils.warnings import warn_of_table
 from ._detect import Lattice, complete, detect, lattice_of, number_of_days
 from ._distances import knot_of
-from ._frames import Cells, ColumnType, read_frame, shown
+from ._frames import Cells, ColumnType, as_objects, read_frame, shown
 from ._kinds import SECONDS, Boolean, Datetime, Integer, Kind, Numerical, Periodic, WithLevels
 
 _MOST_LISTED = 5
@@ -337,9 +337,7 @@ def decode_column(column: Column, rows: EncodedTable) -> Cells:
     if isinstance(kind, WithLevels):
         assert column.discrete is not None
         position = rows.levels[:, column.discrete]
-        levels = np.empty(len(kind.levels or ()), dtype=object)
-        levels[:] = kind.levels
-        values = levels[np.maximum(position, 0)]
+        values = as_objects(kind.levels or ())[np.maximum(position, 0)]
         values = values if family == "label" else values.astype(np.float64)
         return Cells(family, values, position < 0)
     assert column.continuous is not None

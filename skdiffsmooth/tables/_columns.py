@@ -27,7 +27,7 @@ from ._column import (
     listed,
 )
 from ._distances import from_line, to_line
-from ._frames import Cells, FrameType, read_frame
+from ._frames import Cells, FrameType, as_objects, read_frame
 from ._kinds import Kind, Periodic, WithLevels
 
 # Exponentials of larger logarithms overflow in float64.
@@ -225,9 +225,7 @@ class TableColumns:
     @property
     def labels(self) -> np.ndarray:
         """`names` as an array of objects."""
-        labels = np.empty(len(self.columns), dtype=object)
-        labels[:] = self.names
-        return labels
+        return as_objects(self.names)
 
     @property
     def kinds(self) -> dict[Any, Kind | None]:

@@ -125,6 +125,13 @@ def check_shape(n_rows: int, names: Sequence[Any]) -> None:
         )
 
 
+def as_objects(values: Sequence[Any]) -> np.ndarray:
+    """Return a sequence as an array of objects (n,), whatever the objects are."""
+    array = np.empty(len(values), dtype=object)
+    array[:] = values
+    return array
+
+
 def shown(value: Any) -> str:
     """Return a value as messages print it, cut after 50 characters."""
     if isinstance(value, np.datetime64 | np.timedelta64):
@@ -174,7 +181,7 @@ def _read_series(name: Any, series: Any) -> tuple[ColumnType, Cells]:
     if isinstance(dtype, pd.CategoricalDtype):
         categories = tuple(dtype.categories.tolist())
         codes = series.cat.codes.to_numpy()
-        values = _objects((*categories, None))[codes]
+        values = as_objects((*categories, None))[codes]
         kind = ColumnType(
             str(dtype.categories.dtype), "label", False, categories, bool(dtype.ordered)
         )
@@ -308,11 +315,11 @@ def _read_polars_series(name: str, series: Any) -> tuple[ColumnType, Cells]:
     base = str(dtype.base_type())
     missing = series.is_null().to_numpy()
     if base in ("Categorical", "Enum", "String"):
-        values = _objects(series.cast(pl.String).to_list())
+        values = as_objects(series.cast(pl.String).to_list())
         categories = tuple(dtype.categories.to_list()) if base == "Enum" else None
         return ColumnType(base, "label", categories=categories), Cells("label", values, missing)
     if base == "Null":
-        return ColumnType(base, "label"), Cells("label", _objects([None] * len(series)), missing)
+        return ColumnType(base, "label"), Cells("label", as_objects([None] * len(series)), missing)
     if base == "Boolean":
         values = series.cast(pl.Float64).to_numpy()
         return ColumnType(base, "flag"), Cells("flag", values, missing)
@@ -544,13 +551,6 @@ def _read_ticks(
 def _ticks_or_nat(cells: Cells) -> np.ndarray:
     """Return dates or durations, NaT where a cell is missing."""
     return np.where(cells.missing, np.array("NaT", dtype=cells.values.dtype), cells.values)
-
-
-def _objects(values: Sequence[Any]) -> np.ndarray:
-    """Return a sequence as an array of objects (n,), whatever the objects are."""
-    array = np.empty(len(values), dtype=object)
-    array[:] = values
-    return array
 
 
 def _with_missing(cells: Cells, missing_value: Any = None) -> np.ndarray:

@@ -100,6 +100,10 @@ class DensityOverSampler(TakesTables, BaseOverSampler):
                 labels.append(np.full(n_samples, label, dtype=np.asarray(y).dtype))
         return _stacked(X, drawn), np.concatenate([y, *labels])
 
+    def __sklearn_is_fitted__(self) -> bool:
+        # imbalanced-learn stores `sampling_strategy_` before the parameters are checked.
+        return hasattr(self, "classifier_")
+
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
         tags.input_tags.sparse = False

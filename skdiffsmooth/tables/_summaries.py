@@ -19,7 +19,7 @@ from .._utils.validation import check_generator, check_integer, check_real, chec
 from .._utils.warnings import warn_user
 from ._column import listed, without_zone
 from ._columns import TableColumns
-from ._frames import FrameType, read_frame, shown
+from ._frames import FrameType, as_objects, read_frame, shown
 from ._kinds import Periodic, WithLevels
 
 _MOST_DRAWS = 10_000_000
@@ -589,8 +589,7 @@ class _Draws:
         if isinstance(model, DensityEstimatorMixin):
             labels = model._column_labels()
         if frame.library != "numpy":
-            labels = np.empty(len(frame.names), dtype=object)
-            labels[:] = frame.names
+            labels = as_objects(frame.names)
         resolve_columns(parameter, columns, labels, len(frame.names))
         return cls(model, frame, cells, n, labels)
 

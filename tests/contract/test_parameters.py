@@ -9,12 +9,14 @@ import ast
 import copy
 import functools
 import importlib
+import importlib.util
 import inspect
 import pickle
 import re
 import warnings
 from fractions import Fraction
 from functools import partial
+from pathlib import Path
 
 import joblib
 import matplotlib as mpl
@@ -51,6 +53,7 @@ MODULES = (
     ".noise",
     ".tables",
 )
+REPOSITORY = Path(__file__).parents[2]
 COARSE = {"n_nodes": 4, "n_levels": 2, "n_steps": 2}
 SMOOTHED = SmoothedScoreDiffusion(0.5, 0.5, **COARSE)
 # What makes a fit of a class cheap, and the arguments that a class needs.
@@ -78,6 +81,7 @@ CHEAP = {
     "TransformedDensity": {"estimator": KDESampler(0.5)},
     "TableDensity": {"density": KDESampler(0.5)},
     "DensityImputer": {"estimator": TableDensity(density=KDESampler(0.5))},
+    "DensityOverSampler": {"estimator": TableDensity(density=KDESampler(0.5))},
     "ManifoldParzen": {"n_neighbors": 5},
     "SphericalScoreDiffusion": {"bandwidth": 0.5, "sigma": 0.5, "n_nodes": 4, "n_steps": 2},
     "LangevinSampler": {"n_warmup": 4, "n_draws": 4, "n_chains": 2, "step_size": 0.1},
@@ -126,12 +130,28 @@ Y = np.arange(12) % 2
 DIRECTIONS = np.column_stack([X, np.ones(12)]) / np.sqrt(1 + np.sum(X**2, axis=1))[:, None]
 
 
+# Names of the page of the API, which all public parts are on (`test_docs.py`).
+DOCUMENTED = set(
+    re.findall(
+        r"^   (?:\w+\.)?(\w+)$", (REPOSITORY / "docs/api/index.md").read_text(), re.MULTILINE
+    )
+)
+# Parts of optional dependencies, which are in no `__all__`.
+OPTIONAL = {"skdiffsmooth.tables": ["DensityOverSampler"]}
+
+
+def public(module):
+    """Return the names of the public parts of a module; optional ones where they are installed."""
+    optional = OPTIONAL.get(module.__name__, []) if importlib.util.find_spec("imblearn") else []
+    return [*module.__all__, *optional]
+
+
 def estimators():
     """Return the public estimator classes by name."""
     classes = {}
     for module in MODULES:
         loaded = importlib.import_module(f"skdiffsmooth{module}")
-        for name in getattr(loaded, "__all__", ()):
+        for name in public(loaded):
             value = getattr(loaded, name)
             if inspect.isclass(value) and issubclass(value, BaseEstimator):
                 classes[name] = value
@@ -158,6 +178,9 @@ def run(estimator):
         return SmoothedScoreDiffusion(0.5, 0.5, base=estimator, **COARSE).fit(X)
     if isinstance(estimator, SphericalScoreDiffusion):
         return estimator.fit(DIRECTIONS)
+    if hasattr(estimator, "fit_resample"):
+        estimator.fit_resample(X, np.arange(12) < 4)
+        return estimator
     fitted = estimator.fit(X, Y) if "y" in inspect.signature(estimator.fit).parameters else None
     return fitted if fitted is not None else estimator.fit(X)
 
@@ -191,6 +214,9 @@ def refusal(call, name):
 def test_a_wrong_value_is_refused_by_name(cls, name):
     problems = []
     for kind, value in WRONG.items():
+        # imbalanced-learn refuses these in its own words, and a function raises what it raises.
+        if name == "sampling_strategy" and kind in ("half", "class", "function"):
+            continue
         if name == "n_jobs" and kind in WORKERS:
             continue
         estimator = clone(cheap(cls))
@@ -367,6 +393,90 @@ def test_a_wrong_value_of_a_part_is_refused_by_name(name):
     assert not problems, "\n".join(problems)
 
 
+# Objects that methods of parts are called on, and right arguments of these methods.
+FRAME = pd.DataFrame({"column": 0.1 + 0.01 * X.ravel() ** 2})
+TABLE = TableColumns.fit(FRAME)
+OBJECTS = {
+    **{name: cls(**PARTS[name][0]) for name, cls in parts().items()},
+    "ProductManifold": skdiffsmooth.manifolds.ProductManifold(
+        skdiffsmooth.manifolds.Circle([0.0, 0.0, 0.0], 1.0, np.eye(3)[:, :2]),
+        skdiffsmooth.manifolds.Curve(lambda t: t[:, None] * [0.0, 0.0, 1.0], -1.0, 1.0),
+    ),
+    "VarianceExploding": skdiffsmooth.noise.VarianceExploding(),
+    "Uniform": skdiffsmooth.datasets.Uniform(),
+    "Shape": skdiffsmooth.datasets.circle(),
+    "TableColumns": TABLE,
+}
+ON_CIRCLE = np.full((2, 2), 0.3)
+RIGHT = {
+    **dict.fromkeys(("X", "Z", "points"), ON_CIRCLE),
+    "t": 0.3,
+    "scale": 0.6,
+    "origin": [0.0, 0.5],
+    "basis": [[1.0], [0.0]],
+    "n_samples": 3,
+    "random_state": 0,
+    "spacing": "even",
+    "noise": 0.1,
+    "kinds": None,
+    "sample_weight": None,
+}
+SOME = {"t": [0.3], "length": [0.3], "u": [0.3], "p": [0.3]}
+RIGHT_OF = {
+    "Torus": {"X": np.full((2, 3), 0.3)},
+    "ProductManifold": {"X": np.full((2, 3), 0.3)},
+    **dict.fromkeys(("Curve", "Uniform", "VonMises", "PiecewiseConstant"), SOME),
+    "Shape": {"X": [[0.0, 1.0]]},
+    "TableColumns": {"X": FRAME, "new_levels": "error"},
+}
+# Called by the library, though their arguments are plain numbers; `to_arviz` needs arviz.
+EXEMPT = {"check_columns", "outputs", "take", "encode_given", "label_of", "to_arviz"}
+# A method that takes one of these is called by the library, with what it has checked.
+OF_LIBRARY = re.compile(r"Tensor|Hull|Field|EncodedTable|Generator|RandomState|ndarray|Sequence")
+
+
+def methods_of_parts():
+    """Return (class, method) of the documented classes that are neither estimators nor protocols."""
+    found = {}
+    for module in (*MODULES, ".datasets", ".metrics", ".langevin"):
+        loaded = importlib.import_module(f"skdiffsmooth{module}")
+        for cls in (getattr(loaded, name) for name in set(loaded.__all__) & DOCUMENTED):
+            if not inspect.isclass(cls) or issubclass(cls, BaseEstimator):
+                continue
+            if getattr(cls, "_is_protocol", False):
+                continue
+            for name, method in inspect.getmembers(cls):
+                # Functions and bound class methods; those of tuples are of neither kind.
+                if name.startswith("_") or not (
+                    inspect.isfunction(method) or inspect.ismethod(method)
+                ):
+                    continue
+                if not method.__module__.startswith("skdiffsmooth") or name in EXEMPT:
+                    continue
+                given = [
+                    p for p in inspect.signature(method).parameters.values() if p.name != "self"
+                ]
+                if given and not any(OF_LIBRARY.search(str(p.annotation)) for p in given):
+                    found[cls.__name__, name] = None
+    return list(found)
+
+
+@pytest.mark.parametrize(("name", "method"), methods_of_parts())
+def test_a_wrong_argument_of_a_method_of_a_part_is_refused_by_name(name, method):
+    call = getattr(OBJECTS[name], method)
+    names = list(inspect.signature(call).parameters)
+    right = RIGHT | RIGHT_OF.get(name, {})
+    right = {each: right[each] for each in names if each in right}
+    call(**right)
+    problems = []
+    for parameter in names:
+        for kind, value in WRONG.items():
+            _, problem = refusal(partial(call, **right | {parameter: value}), parameter)
+            if problem:
+                problems.append(f"{parameter}, {kind}: {problem}")
+    assert not problems, "\n".join(problems)
+
+
 # --------------------------------------------------------------------------------------- functions
 
 JOINT = TableDensity(density=KDESampler(0.5)).fit(pd.DataFrame(X, columns=["a", "b"]))
@@ -447,6 +557,7 @@ OF_SCIKIT_LEARN |= {("implied_smoothing", "X"), ("intrinsic_dimension", "X"), ("
 CHAINS = np.random.RandomState(0).normal(size=(2, 8, 2))
 CIRCLE = skdiffsmooth.manifolds.Circle([0.0, 0.0], 1.0)
 REQUIRED = ARGUMENTS | {
+    **dict.fromkeys(("scott", "silverman"), (X, np.full(12, 1 / 12))),
     "bulk_ess": (CHAINS,),
     "split_r_hat": (CHAINS,),
     "check_idempotent": (CIRCLE, X),
@@ -463,9 +574,9 @@ def required():
     """Return (function, position, parameter) of all required arguments of the public functions."""
     found = {}
     modules = ("metrics", "diagnostics", "manifolds", "compose", "model_selection", "tables")
-    for name in modules:
+    for name in (*modules, "bandwidth"):
         loaded = importlib.import_module(f"skdiffsmooth.{name}")
-        for function in (getattr(loaded, name) for name in loaded.__all__):
+        for function in (getattr(loaded, name) for name in set(loaded.__all__) & DOCUMENTED):
             if inspect.isfunction(function):
                 for i, p in enumerate(inspect.signature(function).parameters.values()):
                     if p.default is p.empty and p.kind is not p.VAR_KEYWORD:
@@ -546,6 +657,40 @@ def test_a_wrong_argument_of_a_display_is_refused_by_name(method, name):
         _, problem = refusal(partial(method, **arguments | {name: value}), name)
         if problem:
             problems.append(f"{kind}: {problem}")
+    assert not problems, "\n".join(problems)
+
+
+def drawn():
+    """Return (method that makes a display, parameter of a method that draws it)."""
+    return [
+        pytest.param(name, method, parameter, id=f"{name.split('.')[0]}-{method}-{parameter}")
+        for name in {of.split(".")[0]: of for of in DISPLAYED}.values()
+        for method, function in inspect.getmembers(
+            getattr(skdiffsmooth.displays, name.split(".")[0]), inspect.isfunction
+        )
+        if not method.startswith("_")
+        for parameter in list(inspect.signature(function).parameters)[1:]
+    ]
+
+
+@functools.cache
+def display_of(name):
+    of_class, _, method = name.partition(".")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # few draws
+        return getattr(getattr(skdiffsmooth.displays, of_class), method)(**DISPLAYED[name])
+
+
+@pytest.mark.parametrize(("name", "method", "parameter"), drawn())
+def test_a_wrong_argument_of_a_plot_is_refused_by_name(name, method, parameter):
+    mpl.use("Agg")
+    problems = []
+    for kind, value in WRONG.items():
+        call = partial(getattr(display_of(name), method), **{parameter: value})
+        _, problem = refusal(call, parameter)
+        if problem:
+            problems.append(f"{kind}: {problem}")
+        plt.close("all")
     assert not problems, "\n".join(problems)
 
 

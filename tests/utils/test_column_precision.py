@@ -4,8 +4,14 @@ import numpy as np
 import pytest
 
 from skdiffsmooth import KDESampler
-from skdiffsmooth._utils.column_precision import column_precision, copies_of, far_columns
+from skdiffsmooth._utils.column_precision import (
+    column_precision,
+    copies_of,
+    far_columns,
+    relative_rounding,
+)
 from skdiffsmooth._utils.rows import merge_duplicates
+from skdiffsmooth._utils.units import column_range, column_sizes
 
 
 def precision(X, weights=None):
@@ -25,6 +31,24 @@ def table(seed, n=60):
             rng.binomial(1, 0.4, n),
         ]
     )
+
+
+@pytest.mark.parametrize("shape", [(1, 3), (50, 1), (50, 8), (50, 9), (5, 0)])
+def test_ranges_of_columns_are_those_of_numpy(shape):
+    """Narrow tables are reduced column by column, wide ones by rows."""
+    X = np.random.RandomState(0).normal(size=shape) - 1
+    np.testing.assert_array_equal(column_range(X), [X.min(axis=0), X.max(axis=0)])
+    np.testing.assert_array_equal(column_sizes(X), np.abs(X).max(axis=0))
+    np.testing.assert_array_equal(column_sizes(X[:0]), np.zeros(shape[1]))
+
+
+def test_one_late_value_in_double_precision_counts():
+    """The first thousand values are float32 numbers, the last one is not."""
+    X = np.random.RandomState(0).normal(size=(1500, 1)).astype(np.float32).astype(float)
+    eps = np.finfo(np.float32).eps, np.finfo(np.float64).eps
+    assert relative_rounding(X)[0] == eps[0]
+    X[-1] = 0.1
+    assert relative_rounding(X)[0] == eps[1]
 
 
 @pytest.mark.parametrize(

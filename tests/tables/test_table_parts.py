@@ -13,6 +13,7 @@ from skdiffsmooth.tables import (
     Continuous,
     Integer,
     Interval,
+    Periodic,
     Positive,
     TableColumns,
     _amounts,
@@ -394,6 +395,20 @@ def test_extreme_values_of_columns(kind, extremes, edges):
         last = edges[1] if extremes[1] == 4 else 4.5
         np.testing.assert_array_equal(low[:, 0], [first, 1.5, 3.5])
         np.testing.assert_array_equal(high[:, 0], [1.5, 2.5, last])
+
+
+@pytest.mark.parametrize(
+    ("kind", "text"),
+    [
+        (Periodic(24), "period 24"),
+        (Periodic(360, origin=-180), "period 360 from -180"),
+        (Interval(0, 9), "from 0 to 9"),
+        (Positive(), "from 0"),
+    ],
+)
+def test_descriptions_of_ranges(kind, text):
+    table = TableColumns.fit(pd.DataFrame({"a": [1.0, 2.5, 3.3]}), {"a": kind})
+    assert table.columns[0].describe().split("; ")[0].split(maxsplit=1)[1] == text
 
 
 def test_names_in_messages():

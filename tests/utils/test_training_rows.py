@@ -235,6 +235,13 @@ def folds_of(X, cv, weight=None, groups=None):
     return TrainingRows.of(np.asarray(X), weight, KDESampler()).folds(cv, groups)
 
 
+def test_rows_of_small_weight_are_kept():
+    rows = TrainingRows.of(table(4), np.array([1.0, 0.5, 1e-300, 0.0]), KDESampler())
+    np.testing.assert_array_equal(rows.kept, [True, True, True, False])
+    np.testing.assert_array_equal(rows.weight, [1.0, 0.5, 1e-300])
+    assert not TrainingRows.of(table(2), np.array([1e300, 1e-300]), KDESampler()).kept[1]
+
+
 def test_folds_of_splits_as_they_are():
     X, weight = table(5), np.array([1.0, 0.0, 1.0, 1.0, 1.0])
     splits = [([0, 1, 2], [3, 4]), ([3, -1], np.array([True, True, False, False, False]))]
