@@ -9,8 +9,11 @@ from _problems import engine_case, surface
 from sklearn.exceptions import ConvergenceWarning
 
 from skdiffsmooth import SmoothedScoreDiffusion
+from skdiffsmooth._engine.groups import _local_order
 
 N_CHECKED = 20
+# Points in a block of neighbours, whole groups of the engine.
+BLOCK = 128
 # Nodes, levels and steps do not follow from tol, so that only merging differs.
 FIXED = {"n_nodes": 64, "n_levels": 18, "n_steps": 18, "memory_limit": 2048}
 
@@ -91,22 +94,27 @@ def single_queries(n=100_000, n_queries=50):
     print(
         f"\nS6: {n} points, one of {n_queries} log-densities {milliseconds[0]:.1f} ms of CPU, one draw "
         f"{milliseconds[1]:.1f} ms; mean log-density {found.mean():.4f}, error_ {fitted.error_:.3f}. "
-        "Points whose weight is above 1e-8 of the largest, the mean of 10 queries:\n"
+        "Points whose weight is above 1e-8 of the largest, the mean of 10 queries, and those in "
+        f"blocks of {BLOCK} neighbours that hold one:\n"
     )
-    header("level", "points, merged", "for any node of a query", "for one node")
+    header("level", "points, merged", "in blocks", "for any node of a query", "for one node")
     rng = np.random.RandomState(0)
     levels, rows = fitted.noise_levels_, fitted.model_.embedding.split(queries)[0][:10]
-    totals = np.zeros(3)
+    totals = np.zeros(4)
     for level in range(levels.n_levels):
         scale = levels.start(level)
         points, _ = fitted.hierarchy_.at(scale)
         offsets, _ = fitted.kernel_.nodes(level)
+        # Without the last few points, which fill no block.
+        blocks = _local_order(points[: len(points) // BLOCK * BLOCK]).reshape(-1, BLOCK)
         counts = []
         for x in rows + scale * rng.normal(size=rows.shape):
             half_squares = ((x + offsets)[:, None] - points) ** 2 / (2 * scale**2)
             exponents = half_squares.sum(axis=2)
             near = exponents < exponents.min(axis=1, keepdims=True) + np.log(1e8)
-            counts.append((near.any(axis=0).sum(), near.sum(axis=1).mean()))
+            needed = near.any(axis=0)
+            in_blocks = BLOCK * needed[blocks].any(axis=1).sum()
+            counts.append((in_blocks, needed.sum(), near.sum(axis=1).mean()))
         found = [len(points), *np.mean(counts, axis=0)]
         totals += found
         if level % 5 == 0:
