@@ -411,7 +411,7 @@ class KDESampler(PosteriorMixin, DistanceDensityMixin, BaseEstimator):
                 log_density = model.log_density(queries, exclude=exclude)
             else:
                 log_density = model.log_density(queries, 1.0, exclude=exclude)
-        volume = np.sum(np.log(np.broadcast_to(units, X.shape[1]))) - metric.log_abs_det
+        volume = np.sum(np.log(np.broadcast_to(units, queries.shape[1]))) - metric.log_abs_det
         return backend.array(log_density) - volume + metric.columns.relation_log_density(outside)
 
     def _log_density_of_rows(self, X: np.ndarray, passed: Any) -> np.ndarray:

@@ -606,3 +606,20 @@ def test_columns_and_units_in_any_order_have_the_same_density_beside_one_hot_col
     # Residuals of relations are rounding errors, relative to widths of 2^14 of them.
     expected = plain.score_samples(X[60:]) - np.log(units).sum()
     np.testing.assert_allclose(other.score_samples((X[60:] * units)[:, order]), expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("rtol", [0.0, 1e-9])
+@pytest.mark.parametrize("bandwidth", [0.3, "loo"])
+def test_a_determined_column_takes_no_dimension_of_the_kernel(bandwidth, rtol):
+    # Distances are those of the determining column, so that the kernel is one-dimensional.
+    x = np.random.RandomState(0).standard_normal(60)
+    X = np.column_stack([x, 3 * x])
+    model = KDESampler(bandwidth, metric="scaled", rtol=rtol).fit(X)
+    metric, h = model.coordinates_, model.bandwidth_
+    z = metric.to_metric(X)
+    assert z.shape == (60, 1)
+    expected = logsumexp(stats.norm.logpdf(z, z.T, h), axis=1) - math.log(60) + metric.log_abs_det
+    expected += metric.columns.relation_log_density(
+        metric.columns.outside(metric.columns.scaled(X))
+    )
+    np.testing.assert_allclose(model.score_samples(X), expected, rtol=1e-9)
