@@ -440,7 +440,7 @@ def methods_of_parts():
     found = {}
     for module in (*MODULES, ".datasets", ".metrics", ".langevin"):
         loaded = importlib.import_module(f"skdiffsmooth{module}")
-        for cls in (getattr(loaded, name) for name in set(loaded.__all__) & DOCUMENTED):
+        for cls in (getattr(loaded, name) for name in loaded.__all__ if name in DOCUMENTED):
             if not inspect.isclass(cls) or issubclass(cls, BaseEstimator):
                 continue
             if getattr(cls, "_is_protocol", False):
@@ -576,7 +576,7 @@ def required():
     modules = ("metrics", "diagnostics", "manifolds", "compose", "model_selection", "tables")
     for name in (*modules, "bandwidth"):
         loaded = importlib.import_module(f"skdiffsmooth.{name}")
-        for function in (getattr(loaded, name) for name in set(loaded.__all__) & DOCUMENTED):
+        for function in (getattr(loaded, name) for name in loaded.__all__ if name in DOCUMENTED):
             if inspect.isfunction(function):
                 for i, p in enumerate(inspect.signature(function).parameters.values()):
                     if p.default is p.empty and p.kind is not p.VAR_KEYWORD:
