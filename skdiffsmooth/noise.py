@@ -208,14 +208,19 @@ class OrnsteinUhlenbeck:
 
     def alpha(self, t: float) -> float:
         """Return exp(-rate t), the factor of the data at time t."""
-        return math.exp(-self.rate * check_real("t", t, strict=False))
+        return math.exp(-self.rate * _checked_time(t))
 
     def variance(self, t: float) -> float:
         """Return the variance of the noise at time t, in squared units of X."""
-        t = check_real("t", t, strict=False)
-        return -math.expm1(-2 * self.rate * t) / (2 * self.rate)
+        return -math.expm1(-2 * self.rate * _checked_time(t)) / (2 * self.rate)
 
     def time(self, scale: float) -> float:
         """Return the time at which sqrt(variance) / alpha is `scale`, in units of X."""
         scale = check_real("scale", scale, strict=False)
         return math.log1p(2 * self.rate * scale * scale) / (2 * self.rate)
+
+
+def _checked_time(t: float) -> float:
+    """Return a time after checking that it is a number >= 0, or infinity."""
+    is_infinite = isinstance(t, float) and t == math.inf
+    return t if is_infinite else check_real("t", t, strict=False)

@@ -62,10 +62,14 @@ class Column:
     atom_weights: tuple[float, ...]  # fraction at each atom, of the rows with a value
     # With one bound, the distance from it above which the coordinate is linear (`_distances.py`).
     knot: float = math.inf
+    # The date of all training rows, in days from `origin`, if the kind is detected and there is one.
+    only_date: float | None = None
 
     @property
     def atoms(self) -> tuple[float, ...]:
-        """The atoms of a column of numbers; empty for other columns."""
+        """The atoms of a column of numbers, or the only date of a column of dates; else empty."""
+        if self.only_date is not None:
+            return (self.only_date,)
         return self.kind.atoms if isinstance(self.kind, Numerical) else ()
 
     @property
@@ -180,6 +184,8 @@ def fit_column(
     column = Column(
         name, kind, stored, lattice, origin, None, None, declared is not None, share, weights
     )
+    if isinstance(kind, Datetime) and declared is None and np.all(present == present[0]):
+        return replace(column, only_date=float(_days_from(column, cells)[~cells.missing][0]))
     ends = [edge for edge in column.edges if math.isfinite(edge)]
     if len(ends) != 1:
         return column
@@ -190,8 +196,9 @@ def _warn_of_constant(name: Any, cells: Cells) -> None:
     """Warn if all cells of a column hold one value."""
     present = cells.values[~cells.missing]
     if len(present) > 1 and np.all(present == present[0]):
+        value = bool(present[0]) if cells.family == "flag" else present[0]
         warn_of_table(
-            f"column {name!r} holds {shown(present[0])} in all rows that have a value: it adds "
+            f"column {name!r} holds {shown(value)} in all rows that have a value: it adds "
             "nothing to the density, and every draw has this value. Leave it out by "
             f"kinds={{{name!r}: None}}."
         )
@@ -215,16 +222,17 @@ def encode_column(column: Column, cells: Cells, rows: EncodedTable, lowest: int 
             rows.is_new[:, column.discrete] = levels < MISSING
         return
     if isinstance(kind, Datetime):
-        rows.values[:, column.continuous] = _days_from(column, cells)
-        return
-    values = number_of_days(cells.values) if cells.family == "duration" else cells.values.copy()
-    values[missing] = np.nan
+        values = _days_from(column, cells)
+    else:
+        values = number_of_days(cells.values) if cells.family == "duration" else cells.values.copy()
+        values[missing] = np.nan
     is_atom = np.isin(values, column.atoms)
     if column.discrete is not None:
         levels = np.where(is_atom, np.searchsorted(column.atoms, values) + 1, 0)
         rows.levels[:, column.discrete] = np.where(missing, -1, levels)
     values[is_atom] = np.nan
-    _check_bounds(column, values)
+    if isinstance(kind, Numerical):
+        _check_bounds(column, values)
     rows.values[:, column.continuous] = values
 
 
@@ -343,7 +351,7 @@ def decode_column(column: Column, rows: EncodedTable) -> Cells:
     assert column.continuous is not None
     values = rows.values[:, column.continuous]
     if isinstance(kind, Datetime):
-        return _decode_dates(column, values)
+        return _decode_dates(column, _with_atoms(column, rows, values))
     assert isinstance(kind, Numerical)
     if family == "duration":
         # float64 does not represent every larger number of ticks.
@@ -358,14 +366,20 @@ def decode_column(column: Column, rows: EncodedTable) -> Cells:
         values = np.where(values >= kind.origin + kind.period, values - kind.period, values)
     inside = np.clip(np.clip(values, *column.extremes), *column.stored.limits)
     values = np.where(np.abs(inside - values) <= column.lattice.slack, values, inside)
-    if column.discrete is not None:
-        level = rows.levels[:, column.discrete]
-        held = np.array([np.nan, *column.atoms])[np.maximum(level, 0)]
-        values = np.where(level > 0, held, np.where(level < 0, np.nan, values))
+    values = _with_atoms(column, rows, values)
     if family == "duration":
         ticks = _ticks(column, column.stored.resolution, values)
         return Cells("duration", ticks, np.isnan(values))
     return Cells(family, values, np.isnan(values))
+
+
+def _with_atoms(column: Column, rows: EncodedTable, values: np.ndarray) -> np.ndarray:
+    """Return values (n,) of a column, with its atoms in rows that are at one of them."""
+    if column.discrete is None:
+        return values
+    level = rows.levels[:, column.discrete]
+    atoms = np.array([np.nan, *column.atoms])[np.maximum(level, 0)]
+    return np.where(level > 0, atoms, np.where(level < 0, np.nan, values))
 
 
 def _decode_dates(column: Column, days: np.ndarray) -> Cells:

@@ -106,6 +106,7 @@ class TableColumns:
     text, ten rows or more, all different         an error: an identifier
     dates, with or without time zone              `Datetime`, with the coarsest unit that fits
     numbers, one value in all rows                `Categorical`, with a warning
+    dates or durations, one value in all rows     as others, with this value as an atom; a warning
     numbers, two values, ten rows or more         `Boolean` if they are 0 and 1, else `Ordinal`
     numbers, each value in 5 rows or more and     `Ordinal`
     5 % of them; or at most 20 values, half in 5

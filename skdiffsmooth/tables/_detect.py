@@ -111,9 +111,9 @@ def detect(name: Any, kind: ColumnType, cells: Cells, copies: np.ndarray) -> Kin
         return Datetime()
     if cells.family == "duration":
         # The unit of durations follows from their ticks, without rounding.
-        return replace(
-            _detect_kind(False, *_distinct(number_of_days(present), copies)), unit="auto"
-        )
+        distinct, counts = _distinct(number_of_days(present), copies)
+        kind = _detect_kind(False, distinct, counts) if len(distinct) > 1 else Continuous()
+        return replace(kind, unit="auto")
     distinct, counts = _distinct(present, copies)
     return _detect_levels(kind.is_whole, distinct, counts) or _detect_kind(
         kind.is_whole, distinct, counts
@@ -382,7 +382,9 @@ def _unit(distinct: np.ndarray, counts: np.ndarray) -> float:
 
 
 def _atoms(distinct: np.ndarray, counts: np.ndarray, unit: float) -> list[float]:
-    """Return the values that many rows hold exactly, in increasing order."""
+    """Return the values that many rows hold exactly, in increasing order, or the only value."""
+    if len(distinct) == 1:
+        return distinct.tolist()
     n = counts.sum()
     if n < _FEWEST_ROWS:
         return []

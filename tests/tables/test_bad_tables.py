@@ -55,11 +55,6 @@ BAD_TRAINING = {
     "several types": (lambda X: X.assign(kind=[1, "x"] * (N // 2)), None, "'kind'.*several types"),
     "one name twice": (renamed, None, "several columns with the name 'mass'"),
     "beyond bounds": (lambda X: X, {"mass": Interval(0, 1)}, "'mass' holds.*outside the bounds"),
-    "one date": (
-        lambda X: X.assign(since=X["since"].iloc[0]),
-        None,
-        r"density of the columns \['mass', 'hour', 'since'\].*constant columns \[2\]",
-    ),
     "no columns": (lambda X: X[[]], None, r"X has 0 feature\(s\) \(shape="),
     "an unknown column": (lambda X: X, {"nope": Periodic(24)}, "column 'nope', which X lacks"),
 }

@@ -586,3 +586,32 @@ def test_combinations_of_missing_levels_that_are_omitted_are_in_the_error(monkey
     exact, _ = model.score_samples(row, return_error=True)
     # The error is the loss of the combinations' own masses, which that of their densities at x exceeds.
     assert 0 < exact - found < 2 * error
+
+
+@pytest.mark.filterwarnings("ignore:column 'only' holds")
+@pytest.mark.parametrize("density", [None, KDESampler(0.5)])
+@pytest.mark.parametrize(
+    ("value", "other", "kind"),
+    [
+        (pd.Timestamp("2020-03-01"), pd.Timestamp("2020-03-02"), None),
+        (pd.Timestamp("2020-03-01 12:30:11.5", tz="Europe/Berlin"), pd.NaT, None),
+        (pd.Timedelta(days=3), pd.Timedelta(days=4), None),
+        (3.5, 3.6, Continuous()),
+        (7, 8, Integer()),
+        (7.5, 7.6, Positive()),
+    ],
+)
+def test_the_only_value_of_a_column_has_probability_one(value, other, kind, density):
+    x = np.random.RandomState(0).standard_normal(40)
+    frame = pd.DataFrame({"x": x, "only": [value] * 40})
+    parameters = {} if density is None else {"density": density}
+    # A level that all rows share is of probability one.
+    with_level = TableDensity(**parameters).fit(frame.assign(only="a"))
+    expected = with_level.score_samples(frame.assign(only="a"))
+    model = TableDensity({"only": kind} if kind else None, **parameters).fit(frame)
+    np.testing.assert_allclose(model.score_samples(frame), expected, rtol=1e-9)
+    assert (model.sample(30, random_state=0)["only"] == value).all()
+    # Another value has no probability; a missing one is summed over.
+    expected = expected if other is pd.NaT else np.full(40, -np.inf)
+    log_density = model.score_samples(frame.assign(only=[other] * 40))
+    np.testing.assert_allclose(log_density, expected, rtol=1e-9)
