@@ -112,8 +112,8 @@ def detect(name: Any, kind: ColumnType, cells: Cells, copies: np.ndarray) -> Kin
     if cells.family == "duration":
         # The unit of durations follows from their ticks, without rounding.
         distinct, counts = _distinct(number_of_days(present), copies)
-        kind = _detect_kind(False, distinct, counts) if len(distinct) > 1 else Continuous()
-        return replace(kind, unit="auto")
+        duration = _detect_kind(False, distinct, counts) if len(distinct) > 1 else Continuous()
+        return replace(duration, unit="auto")
     distinct, counts = _distinct(present, copies)
     return _detect_levels(kind.is_whole, distinct, counts) or _detect_kind(
         kind.is_whole, distinct, counts
@@ -384,7 +384,7 @@ def _unit(distinct: np.ndarray, counts: np.ndarray) -> float:
 def _atoms(distinct: np.ndarray, counts: np.ndarray, unit: float) -> list[float]:
     """Return the values that many rows hold exactly, in increasing order, or the only value."""
     if len(distinct) == 1:
-        return distinct.tolist()
+        return [float(distinct[0])]
     n = counts.sum()
     if n < _FEWEST_ROWS:
         return []
