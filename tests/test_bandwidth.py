@@ -741,3 +741,9 @@ def test_all_rows_are_scored_after_256_of_them(n_points, is_screening, monkeypat
         points, weights, 0, DOUBLE, 16 * 256 * n_points / 2**20 - 1e-6, is_screening=is_screening
     )
     assert scored[0] == 0
+
+
+@pytest.mark.parametrize("rule", [scott, silverman])
+def test_a_rule_of_thumb_refuses_one_nan(rule):
+    with pytest.raises(ValueError, match=r"points of shape \(3, 2\) are not a finite array"):
+        rule(np.array([[0.0, 1.0], [1.0, np.nan], [2.0, 3.0]]), np.full(3, 1 / 3))
