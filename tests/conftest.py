@@ -49,6 +49,18 @@ def what_others_draw_without_a_seed():
     torch.default_generator.manual_seed(0)
 
 
+@pytest.fixture(autouse=True)
+def same_draws_in_any_order(request):
+    """A generator `RNG` of a module begins anew with each test, whichever tests ran before."""
+    import numpy as np
+
+    rng = getattr(request.module, "RNG", None)
+    if isinstance(rng, np.random.Generator):
+        rng.bit_generator.state = np.random.default_rng(0).bit_generator.state
+    elif rng is not None:
+        rng.seed(0)
+
+
 @pytest.fixture(autouse=True, scope="module")
 def one_thread():
     """Small problems gain nothing from threads, and lose much where the machine is shared."""
