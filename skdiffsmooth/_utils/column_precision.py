@@ -40,6 +40,7 @@ _INTEGERS = 2.0**23
 # within which the fraction `_NEAR` of the rows is. A column of a Cauchy distribution has such a value
 # with probability 5e-4, whatever the number of rows.
 _FAR, _NEAR = 100.0, 0.95
+# So many values mostly suffice to see that a column does not hold float32 numbers only.
 _FEW = 1000
 
 
@@ -218,7 +219,6 @@ def _rounding(column: np.ndarray) -> float:
 def _eps(column: np.ndarray) -> float:
     """Return the eps of float32 if all values of a column (n,) are float32 numbers; or of float64."""
     # Mantissas are compared, not converted values, so that the unit of a column has no effect.
-    # Few values mostly suffice to tell.
     for values in (column[:_FEW], column):
         mantissas = np.frexp(values)[0]
         scaled = mantissas * 2.0**24

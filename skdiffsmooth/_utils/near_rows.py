@@ -96,7 +96,9 @@ def _is_single(points: np.ndarray) -> np.ndarray:
         # Most rows are out of the question after the first column.
         values = column[rows]
         rows = rows[_rounded_to_single(values) == values]
-    return np.isin(np.arange(len(points)), rows, assume_unique=True)
+    is_single = np.zeros(len(points), dtype=bool)
+    is_single[rows] = True
+    return is_single
 
 
 def distinct_rows(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

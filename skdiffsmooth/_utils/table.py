@@ -113,8 +113,8 @@ def _check_container(X: Any) -> None:
 
 def check_names_differ(names: Sequence[Any]) -> None:
     """Raise ValueError if a table has two columns of one name."""
-    double = sorted({repr(name) for name in names if list(names).count(name) > 1})
-    if double:
+    if len(set(names)) < len(names):
+        double = sorted({repr(name) for name in names if list(names).count(name) > 1})
         raise ValueError(
             f"X has several columns with the name {', '.join(double)}; expected names that "
             "differ, since columns are found by name. Rename them."

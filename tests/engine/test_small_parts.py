@@ -109,7 +109,7 @@ def test_nodes_average_log_densities_and_laplacians():
 
 
 def test_groups_are_of_near_neighbours():
-    """Of clusters of 32 points each, in any order, every group is one cluster."""
+    """Of clusters of 32 points each, in any order, half of the groups are one cluster; on a line all."""
     centers = 100 * RNG.normal(size=(8, 3))
     points = np.repeat(centers, 32, axis=0) + RNG.normal(size=(256, 3))
     shuffled = RNG.permutation(256)
