@@ -211,7 +211,7 @@ class AmountPart:
         result = np.empty(len(x))
         low, high, log_slopes = self._mapped(low, high)
         observed = np.flatnonzero(~np.isnan(low[0]))
-        for part in slices(len(x), max(1, _MOST_PAIRS // len(self.x))):
+        for part in slices(len(x), _MOST_PAIRS // len(self.x)):
             line = self.regression.at(x[part], levels[part])
             weights = self._row_weights(levels[part], x[part])
             with np.errstate(divide="ignore"):
@@ -247,7 +247,7 @@ class AmountPart:
         uniform, normal = rng.uniform(size=(m, 2 + k)), rng.normal(size=(m, k))
         drawn, line = np.empty((m, k)), self.regression.at(x, levels)
         observed = np.flatnonzero(~np.isnan(low[0]))
-        for part in slices(m, max(1, _MOST_PAIRS // len(self.x))):
+        for part in slices(m, _MOST_PAIRS // len(self.x)):
             with np.errstate(divide="ignore"):
                 log_terms = np.log(self._row_weights(levels[part], x[part]))
             for g in observed:

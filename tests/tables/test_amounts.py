@@ -641,3 +641,73 @@ def test_maps_come_back_from_everywhere(mapped):
     assert y[0, 1] == -7.0
     again, _ = _amounts._mapped(y, shifts, knots)
     assert again[0, 0] == pytest.approx(mapped, rel=1e-6)
+
+
+@pytest.mark.parametrize("chosen", range(9))
+def test_every_bandwidth_of_the_grid_is_tried(monkeypatch, chosen):
+    """A likelihood that prefers one of the calls for each coordinate."""
+    part = replace(part_of(), kernels=[])
+    choice = choice_of(part)
+    scale, calls = np.array([6.0]), []
+
+    def prefers(others, near, close):
+        calls.append(1)
+        # Eight bandwidths of x, then nine of each y, in each pass.
+        position = (len(calls) - 1) % 26
+        position = position if position < 8 else (position - 8) % 9
+        return float(position == chosen)
+
+    monkeypatch.setattr(choice, "likelihood", prefers)
+    found = choice.choose(scale)
+    of_x = (0.1, 0.2, 0.35, 0.6, 1.0, 1.7, 3.0, np.inf)
+    of_y = (0.05, 0.08, 0.12, 0.18, 0.25, 0.35, 0.5, 0.7, 1.0)
+    # Of equally likely ones the widest is taken.
+    assert found.of_x[0] == 6.0 * (of_x[chosen] if chosen < 8 else np.inf)
+    np.testing.assert_allclose(found.of_y, of_y[chosen] * part.deviation)
+    # The second pass changes nothing, and is the last.
+    assert len(calls) == 52
+
+
+def test_passes_over_bandwidths_end_after_four(monkeypatch):
+    choice, calls = choice_of(replace(part_of(), kernels=[])), []
+
+    def varies(others, near, close):
+        calls.append(1)
+        return float((len(calls) - 1) % 26 == (len(calls) - 1) // 26)
+
+    monkeypatch.setattr(choice, "likelihood", varies)
+    choice.choose(np.array([6.0]))
+    assert len(calls) == 4 * 26
+
+
+def test_an_indicator_needs_a_gain_of_a_hundredth():
+    """A column of levels that changes log variances by less is not in the regression."""
+    rng = np.random.default_rng(0)
+    n = 400
+    x, levels = rng.normal(size=(n, 1)), rng.integers(0, 2, (n, 1))
+    noise = rng.normal(size=n)
+    weights = np.full(n, 1 / n)
+    for effect, has_indicator in ((0.12, False), (0.4, True)):
+        y = (x[:, 0] + effect * (levels[:, 0] - 0.5) + noise)[:, None]
+        setting = setting_of(x, weights, np.ones(n), levels, [2])
+        without, errors = _amounts._regress(x, y, setting._replace(n_levels=[]))
+        z = (x - setting.mean) / setting.scale
+        losses = []
+        for penalty in (1e-4, 1e-3, 1e-2, 0.1, 1.0, 100.0):
+            parts = [z, z**2] if without.is_quadratic else [z]
+            features = np.column_stack([*parts, levels == 0])
+            tried = left_out_errors(features, y[:, 0], weights, np.ones(n), penalty)
+            losses.append(math.log(tried.var()))
+        gain = math.log(errors.var()) - min(losses)
+        assert (gain > 0.01) == has_indicator
+        found, _ = _amounts._regress(x, y, setting)
+        assert (found.discrete == [0]) == has_indicator
+
+
+def test_rows_that_are_far_from_all_training_rows_have_weights():
+    """Kernels of all rows underflow there; their ratios count."""
+    part = part_of(periods=np.zeros(1), of_x=np.array([0.1]))
+    found = part._row_weights(np.array([[0]]), np.array([[500.0]]))[0]
+    nearest = np.argmax(part.x[:, 0])
+    assert found.sum() == pytest.approx(1)
+    assert found[nearest] > 0.98

@@ -126,7 +126,7 @@ def test_training_levels_are_merged_and_have_their_weight():
     (kernel,) = density.kernels
     # Whole weights are numbers of rows: half a row more at each level, of 6 with a level.
     np.testing.assert_allclose(kernel.masses, [2.5 / 7, 4.5 / 7])
-    assert kernel.is_ordered is True
+    assert kernel.is_ordered
     p = np.exp(density.log_density(np.array([[0], [1], [-1]])))
     assert p[0] + p[1] == pytest.approx(1)
     assert p[2] == pytest.approx(1)
@@ -189,8 +189,9 @@ def test_fractions_of_rows_are_left_out_whole():
 @pytest.mark.parametrize("most_pairs", [1, 4, 5, 4_000_000])
 def test_parts_of_queries_change_no_probability_and_no_draw(monkeypatch, most_pairs):
     levels = np.array([[0, 0], [1, 2], [1, -1], [2, 1], [0, 2]])
-    whole = fitted(levels, np.ones(5))
-    queries = np.array([[a, b] for a in (-1, 0, 1, 2) for b in (-1, 0, 1, 2)])
+    kernels = [LevelKernel(np.full(3, 1 / 3), False), LevelKernel(np.full(3, 1 / 3), True)]
+    whole = LevelDensity(levels, np.full(5, 0.2), kernels)
+    queries = np.array([[a, b] for a in (-1, 0, 1, 2) for b in (-1, 0, 1, 2)] * 2)
     expected = whole.log_density(queries), whole.draw(queries, np.random.RandomState(1))
     monkeypatch.setattr(_discrete, "_MOST_PAIRS", most_pairs)
     np.testing.assert_allclose(whole.log_density(queries), expected[0], rtol=1e-14)
