@@ -48,7 +48,11 @@ def test_averages_of_two_shards_are_those_of_all_points(case):
     log_sums, means, covariances = moments_of(points, masses)
     traces = np.trace(covariances, axis1=-2, axis2=-1)
     expected = np.column_stack(
-        [np.einsum("bmr,m->br", means, node_weights), traces @ node_weights, log_sums @ node_weights]
+        [
+            np.einsum("bmr,m->br", means, node_weights),
+            traces @ node_weights,
+            log_sums @ node_weights,
+        ]
     )
     for average, of_pairs, mean in in_two_threads(work):
         assert_allclose(average, expected, rtol=1e-12)

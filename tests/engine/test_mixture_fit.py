@@ -17,9 +17,9 @@ def rows(n=60, d=2, seed=0):
 
 
 def mixture(seed=0, **settings):
-    return GaussianMixture(**({"n_components": 3, "init_params": "k-means++"} | settings)).set_params(
-        random_state=seed
-    )
+    return GaussianMixture(
+        **({"n_components": 3, "init_params": "k-means++"} | settings)
+    ).set_params(random_state=seed)
 
 
 def by_loops(X, responsibilities, floor):
@@ -85,7 +85,9 @@ def test_fits_are_those_of_each_mixture(settings):
 
 def test_fits_end_after_the_iterations():
     X, together = rows(), [mixture(seed, max_iter=2, tol=1e-9) for seed in range(3)]
-    with pytest.warns(ConvergenceWarning, match="(?s)3 of 3 fits .* in 2 iterations; raise max_iter"):
+    with pytest.warns(
+        ConvergenceWarning, match="(?s)3 of 3 fits .* in 2 iterations; raise max_iter"
+    ):
         fit_restarts(together, X, 16.0)
     for seed, each in enumerate(together):
         with pytest.warns(ConvergenceWarning):

@@ -97,7 +97,9 @@ def test_moments_are_averages_over_nodes(scale, memory_limit):
             left = None if exclude is None else exclude[b]
             each = [by_loops(points, weights, x[b] + xi, v, left) for xi in offsets]
             mean = sum(w * e[0] for w, e in zip(node_weights, each, strict=True))
-            trace = sum(w * np.diag(e[1]) @ trace_weights for w, e in zip(node_weights, each, strict=True))
+            trace = sum(
+                w * np.diag(e[1]) @ trace_weights for w, e in zip(node_weights, each, strict=True)
+            )
             log_density = sum(w * e[2] for w, e in zip(node_weights, each, strict=True))
             assert_allclose(found.mean[b], mean, atol=1e-9)
             assert_allclose(found.trace[b], trace, rtol=1e-7)
