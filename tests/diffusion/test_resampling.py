@@ -76,7 +76,7 @@ def test_draws_that_repeat_others_are_moved_and_others_are_not():
 
 
 def watched_pools(monkeypatch):
-    """Record the sizes of pools: conditions, base draws, least draws, and effective ones that suffice."""
+    """Record the sizes of pools: conditions, base draws, least draws, enough effective ones."""
     calls, original = [], Conditional._pool
 
     def pool(self, values, base, least, enough=None):
@@ -89,19 +89,19 @@ def watched_pools(monkeypatch):
 
 def test_sizes_of_pools_grow_with_the_draws_of_a_condition(monkeypatch):
     calls = watched_pools(monkeypatch)
-    counts = [1, 16, 17, 100, 1100]
+    counts = [1, 16, 40, 100, 1100]
     given = np.repeat(np.linspace(0.5, 2.5, 5), counts)[:, None]
     own = Conditional(normal_joint(), np.array([1]), 64.0)
     own.draw(given, np.random.RandomState(0))
     assert calls == [
         (2, 4096, 64, 24.0),
-        (1, 4096, 128, 24.0),
+        (1, 4096, 256, 24.0),
         (1, 4096, 512, 24.0),
         (1, 4096, 4096, 24.0),
     ]
     calls.clear()
     own.draw(given, np.random.RandomState(0), for_means=True)
-    assert calls == [(3, 4096, 64, 24.0), (1, 4096, 128, 100.0), (1, 8192, 2048, 1100.0)]
+    assert calls == [(3, 4096, 64, 40.0), (1, 4096, 128, 100.0), (1, 8192, 2048, 1100.0)]
     calls.clear()
     # With one free column 64 nodes for any number of draws.
     one = Conditional(normal_joint(2), np.array([1]), 64.0)
@@ -209,7 +209,7 @@ def test_tolerances_follow_the_number_of_free_columns(monkeypatch):
 
     def fixed(pool, active, stop, weights):
         shares = update(pool, active, stop, weights)
-        pool.error[active] = pool_error
+        pool.error[active] = error
         return shares
 
     monkeypatch.setattr(Pool, "update", fixed)
@@ -219,7 +219,7 @@ def test_tolerances_follow_the_number_of_free_columns(monkeypatch):
             joint, log_density=lambda y, j=joint, f=found: f.append(len(y)) or j.log_density(y)
         )
         own = Conditional(counted, np.array([1]), 64.0)
-        for pool_error, is_done in ((tolerance, True), (1.001 * tolerance, False)):
+        for error, is_done in ((tolerance, True), (1.001 * tolerance, False)):  # noqa: B007
             found.clear()
             together(counted, [own._pool(np.array([[1.4]]), own._base(128, 0), 0)])
             assert (len(found) == 1) == is_done
@@ -455,7 +455,7 @@ def test_resampled_draws_are_moved_only_if_some_are_equal(monkeypatch):
 
 
 def test_linear_observations_of_mapped_columns_are_functions():
-    """The kernels are multiplied by the likelihood in closed form unless it depends on mapped columns."""
+    """The likelihood is part of the kernels in closed form unless it depends on mapped columns."""
     observation = LinearObservation([[1.0, 0.0, 0.0]], [1.2], 0.1)
     warp = SimpleNamespace(columns=np.array([1]), unmapped=lambda X: X)
     plain = normal_joint()

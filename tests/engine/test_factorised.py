@@ -126,7 +126,7 @@ def test_normalisers_that_underflow_are_marked():
     assert products.underflows.tolist() == [[True, False, False, False], [False] * 4]
     assert products.sums[0, 0, 0] == 1
     weights, trace_weights = np.log(np.full(2, 0.5)), np.ones(2)
-    means, traces, log_sums = of_pairs(positions, weights, trace_weights, positions, offsets, v)
+    means, _, log_sums = of_pairs(positions, weights, trace_weights, positions, offsets, v)
     is_well = ~products.underflows.numpy()
     assert_allclose(products.log_sums.numpy()[is_well], log_sums[is_well], rtol=1e-9)
     # What is computed directly is put into its place.

@@ -67,7 +67,7 @@ def test_densities_are_those_of_the_components(memory_limit):
 
 def test_flat_components_are_refused():
     own = mixture_fit._Mixtures(np.ones((1, 1)), np.zeros((1, 1, 2)), np.ones((1, 1, 2, 2)))
-    with pytest.raises(ValueError, match="not positive definite.*raise reg_covar"):
+    with pytest.raises(ValueError, match=r"not positive definite.*raise reg_covar"):
         mixture_fit._log_joint(own, rows(5), 16.0)
 
 
@@ -86,7 +86,7 @@ def test_fits_are_those_of_each_mixture(settings):
 def test_fits_end_after_the_iterations():
     X, together = rows(), [mixture(seed, max_iter=2, tol=1e-9) for seed in range(3)]
     with pytest.warns(
-        ConvergenceWarning, match="(?s)3 of 3 fits .* in 2 iterations; raise max_iter"
+        ConvergenceWarning, match=r"(?s)3 of 3 fits .* in 2 iterations; raise max_iter"
     ):
         fit_restarts(together, X, 16.0)
     for seed, each in enumerate(together):
