@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from .._utils.shards import ONE_PROCESS, Shards
-from .._utils.validation import check_choice, check_real, check_real_array
+from .._utils.validation import check_choice, check_real, check_real_array, wrong_type
 from .columns import ColumnSpace
 from .hull import AffineHull, principal_axes
 from .local_covariance import local_covariance
@@ -120,10 +120,7 @@ def check_metric(metric: Any, n_features: int) -> str | float | np.ndarray:
             raise ValueError(f"metric={metric!r} is out of range; expected a power <= 1. {_HINT}")
         return power
     if metric is None or isinstance(metric, dict | set):
-        raise TypeError(
-            f"metric={metric!r} has type {type(metric).__name__}; expected 'auto', "
-            f"{', '.join(map(repr, _METRICS))}. {_HINT}"
-        )
+        raise wrong_type("metric", metric, f"'auto', {', '.join(map(repr, _METRICS))}. {_HINT}")
     matrix = check_real_array("metric", metric)
     if matrix.shape != (n_features, n_features):
         raise ValueError(

@@ -17,6 +17,7 @@ from .._utils.validation import (
     check_integer,
     check_real,
     fixed_seed,
+    wrong_type,
 )
 from ..solvers import Solver
 from .training import TrainingSettings
@@ -86,10 +87,7 @@ def _share(name: str, value: Any, *, least: bool) -> float:
 def _layer_sizes(sizes: Any) -> tuple[int, ...]:
     hint = "It takes a tuple of widths, such as (128, 128)."
     if isinstance(sizes, str | bytes) or not isinstance(sizes, Sequence | np.ndarray):
-        raise TypeError(
-            f"hidden_layer_sizes={sizes!r} has type {type(sizes).__name__}; expected "
-            f"integers >= 1. {hint}"
-        )
+        raise wrong_type("hidden_layer_sizes", sizes, f"integers >= 1. {hint}")
     if not len(sizes):
         raise ValueError(
             f"hidden_layer_sizes={sizes!r} is empty; expected one layer at least. {hint}"

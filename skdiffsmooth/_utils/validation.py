@@ -21,6 +21,11 @@ LARGEST_VALUE = 2.0**1000
 _OTHER_SOURCES = ", a numpy RandomState, or None"
 
 
+def wrong_type(name: str, value: Any, expected: str) -> TypeError:
+    """Return the error about a parameter of a wrong type; `expected` ends the message."""
+    return TypeError(f"{name}={value!r:.100} has type {type(value).__name__}; expected {expected}")
+
+
 def check_real(
     name: str, value: Any, *, minimum: float = 0.0, strict: bool = True, hint: str = ""
 ) -> float:
@@ -28,9 +33,7 @@ def check_real(
     expected = f"a finite number {'>' if strict else '>='} {minimum:g}"
     hint = f" {hint}" if hint else ""
     if isinstance(value, bool | np.bool_) or not isinstance(value, numbers.Real):
-        raise TypeError(
-            f"{name}={value!r} has type {type(value).__name__}; expected {expected}.{hint}"
-        )
+        raise wrong_type(name, value, f"{expected}.{hint}")
     try:
         number = float(value)
     except OverflowError:  # an integer beyond the largest float
@@ -59,10 +62,7 @@ def check_integer(name: str, value: Any, *, minimum: int = 1, hint: str = "") ->
     """Return `value` as an int, from `minimum` to the largest index or size."""
     hint = f" {hint}" if hint else ""
     if isinstance(value, bool | np.bool_) or not isinstance(value, numbers.Integral):
-        raise TypeError(
-            f"{name}={value!r} has type {type(value).__name__}; "
-            f"expected an integer >= {minimum}.{hint}"
-        )
+        raise wrong_type(name, value, f"an integer >= {minimum}.{hint}")
     if value < minimum:
         raise ValueError(f"{name}={value!r} is too small; expected an integer >= {minimum}.{hint}")
     number = int(value)
@@ -73,14 +73,20 @@ def check_integer(name: str, value: Any, *, minimum: int = 1, hint: str = "") ->
     return number
 
 
+def check_count(name: str, value: Any) -> int | None:
+    """Return `value` as an int >= 1, or None for "auto"."""
+    if isinstance(value, str):
+        check_choice(name, value, ("auto",), hint="Or pass an integer >= 1.")
+        return None
+    return check_integer(name, value)
+
+
 def check_choice(name: str, value: Any, choices: Collection[str], *, hint: str = "") -> str:
     """Return `value`, one of the strings `choices`."""
     known = ", ".join(repr(choice) for choice in sorted(choices))
     hint = f" {hint}" if hint else ""
     if not isinstance(value, str):
-        raise TypeError(
-            f"{name}={value!r} has type {type(value).__name__}; expected one of {known}.{hint}"
-        )
+        raise wrong_type(name, value, f"one of {known}.{hint}")
     if value not in choices:
         raise ValueError(f"{name}={value!r} is not known; expected one of {known}.{hint}")
     return value
@@ -186,9 +192,7 @@ def fixed_seed(random_state: Any) -> int:
 def check_flag(name: str, value: Any) -> bool:
     """Return `value` as a bool, after checking that it is a boolean."""
     if not isinstance(value, bool | np.bool_):
-        raise TypeError(
-            f"{name}={value!r} has type {type(value).__name__}; expected True or False."
-        )
+        raise wrong_type(name, value, "True or False.")
     return bool(value)
 
 

@@ -91,10 +91,7 @@ def sample(
     check_choice("output", output, ("default", "pandas", "polars"))
     n, generator = check_draw(n_samples, random_state)
     if isinstance(fitted, type) or not hasattr(fitted, "fit"):
-        raise TypeError(
-            f"fitted={fitted!r} has type {type(fitted).__name__}; expected a fitted density, pipeline "
-            "or search."
-        )
+        raise wrong_type("fitted", fitted, "a fitted density, pipeline or search.")
     density = _density_of_tables(fitted)
     if density is not None:
         drawn = density.sample(n, random_state=generator, given=given)

@@ -13,7 +13,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
-from .._utils.validation import check_choice, check_real, check_real_array
+from .._utils.validation import check_choice, check_real, check_real_array, wrong_type
 from ..manifolds._cumulative import Cumulative
 
 
@@ -194,9 +194,8 @@ def resolve_distribution(
             return distribution, Uniform()
         return "uniform", NAMED[distribution]()
     if not isinstance(distribution, Distribution) or isinstance(distribution, type):
-        raise TypeError(
-            f"distribution={distribution!r} has type {type(distribution).__name__}; expected one of "
-            f"{', '.join(map(repr, sorted(names)))}. {hint}"
+        raise wrong_type(
+            "distribution", distribution, f"one of {', '.join(map(repr, sorted(names)))}. {hint}"
         )
     if isinstance(distribution, VonMises) and not closed:
         raise ValueError(

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from .._coordinates.hull import AffineHull
-from .._utils.validation import check_real_array
+from .._utils.validation import check_real_array, wrong_type
 from ._base import ReducedKernel, check_features
 from ._shapes import FixedShape, SampledShape
 
@@ -112,9 +112,8 @@ class SamplerKernel:
 
     def __init__(self, sampler: Callable[[np.random.Generator, int], np.ndarray]) -> None:
         if not callable(sampler):
-            raise TypeError(
-                f"sampler={sampler!r} has type {type(sampler).__name__}; expected a function "
-                "sampler(rng, n) that returns n offsets."
+            raise wrong_type(
+                "sampler", sampler, "a function sampler(rng, n) that returns n offsets."
             )
         self.sampler = sampler
 

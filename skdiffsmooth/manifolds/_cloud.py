@@ -11,7 +11,11 @@ import torch
 
 from .._coordinates.hull import AffineHull
 from .._utils.memory import slices_within
-from .._utils.validation import check_choice, check_integer, check_memory_limit, check_real_array
+from .._utils.validation import (
+    check_count,
+    check_memory_limit,
+    check_real_array,
+)
 from ._base import Constants, ManifoldBase
 from ._dimension import check_n_components
 from ._neighbors import NearestPoints
@@ -94,11 +98,9 @@ class PointCloud(ManifoldBase):
     def _check_neighbors(self, n_neighbors: Any) -> int:
         """Return the number of neighbours after checking that it fits the points and the tangents."""
         fewest, most = self.dimension + 1, len(self.points)
-        if isinstance(n_neighbors, str):
-            check_choice("n_neighbors", n_neighbors, ("auto",), hint="Or pass an integer.")
+        number = check_count("n_neighbors", n_neighbors)
+        if number is None:
             number = min(4 * fewest, most)
-        else:
-            number = check_integer("n_neighbors", n_neighbors)
         if not fewest <= number <= most:
             raise ValueError(
                 f"n_neighbors={n_neighbors!r} does not fit {most} points and tangents of "

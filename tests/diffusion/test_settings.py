@@ -14,7 +14,6 @@ from skdiffsmooth._diffusion.settings import (
     merging_tolerance,
     noise_for,
     resolve_background,
-    resolve_count,
     resolve_flow_solver,
     resolve_kernel,
     resolve_n_jobs,
@@ -23,6 +22,7 @@ from skdiffsmooth._diffusion.settings import (
     scales_of_levels,
     terminal_scale_for,
 )
+from skdiffsmooth._utils.validation import check_count
 from skdiffsmooth.kernels import AnisotropicGaussianKernel, GaussianKernel
 from skdiffsmooth.noise import NoiseLevels, OrnsteinUhlenbeck, VarianceExploding
 from skdiffsmooth.solvers import Adaptive, Heun
@@ -112,7 +112,7 @@ def test_solvers_kernels_and_counts_by_name():
     assert isinstance(resolve_kernel("gaussian"), GaussianKernel)
     kernel = GaussianKernel()
     assert resolve_kernel(kernel) is kernel
-    assert resolve_count("n_steps", "auto") is None
+    assert check_count("n_steps", "auto") is None
     assert resolve_background(0.5) == 0.5
 
 
