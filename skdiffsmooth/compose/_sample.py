@@ -9,7 +9,7 @@ from sklearn.pipeline import Pipeline
 from sklearn.utils.validation import check_is_fitted
 
 from .._utils.estimator import DensityEstimatorMixin
-from .._utils.validation import check_choice, check_draw
+from .._utils.validation import check_choice, check_draw, wrong_type
 from ._conditionals import draw_with_given
 from ._members import unwrap
 from ._unconditional import draw_labelled
