@@ -115,10 +115,7 @@ def check_metric(metric: Any, n_features: int) -> str | float | np.ndarray:
             return warped(_checked_power(metric))
         return check_choice("metric", metric, ("auto", *_METRICS), hint=_HINT)
     if isinstance(metric, numbers.Real):
-        power = check_real("metric", metric, strict=False, hint=_HINT)
-        if power > 1:
-            raise ValueError(f"metric={metric!r} is out of range; expected a power <= 1. {_HINT}")
-        return power
+        return check_real("metric", metric, strict=False, maximum=1, hint=_HINT)
     if metric is None or isinstance(metric, dict | set):
         raise wrong_type("metric", metric, f"'auto', {', '.join(map(repr, _METRICS))}. {_HINT}")
     matrix = check_real_array("metric", metric)

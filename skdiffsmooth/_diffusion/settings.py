@@ -245,12 +245,7 @@ def resolve_background(background: Any) -> float | None:
     if isinstance(background, str):
         check_choice("background", background, ("auto",), hint="Or pass a number in [0, 1).")
         return None
-    weight = check_real("background", background, strict=False, hint=hint)
-    if weight >= 1:
-        raise ValueError(
-            f"background={background!r} is out of range; expected a number in [0, 1). {hint}"
-        )
-    return weight
+    return check_real("background", background, strict=False, below=1, hint=hint)
 
 
 def _check_noise(noise: Any) -> str | NoiseProcess:

@@ -6,6 +6,7 @@ ValueError. The text `hint` is appended to messages.
 
 from __future__ import annotations
 
+import math
 import numbers
 import sys
 from collections.abc import Collection
@@ -27,10 +28,24 @@ def wrong_type(name: str, value: Any, expected: str) -> TypeError:
 
 
 def check_real(
-    name: str, value: Any, *, minimum: float = 0.0, strict: bool = True, hint: str = ""
+    name: str,
+    value: Any,
+    *,
+    minimum: float = 0.0,
+    strict: bool = True,
+    below: float = math.inf,
+    maximum: float = math.inf,
+    hint: str = "",
 ) -> float:
-    """Return `value` as a float; it is finite and above `minimum`, or at it unless `strict`."""
+    """Return `value` as a finite float, at most `maximum`, below `below`, and above `minimum`.
+
+    It may be at `minimum` unless `strict`.
+    """
     expected = f"a finite number {'>' if strict else '>='} {minimum:g}"
+    if below < math.inf:
+        expected += f" and < {below:g}"
+    if maximum < math.inf:
+        expected += f" and <= {maximum:.3g}"
     hint = f" {hint}" if hint else ""
     if isinstance(value, bool | np.bool_) or not isinstance(value, numbers.Real):
         raise wrong_type(name, value, f"{expected}.{hint}")
@@ -38,7 +53,8 @@ def check_real(
         number = float(value)
     except OverflowError:  # an integer beyond the largest float
         number = np.inf
-    if not np.isfinite(number) or number < minimum or (strict and number == minimum):
+    is_low = number < minimum or (strict and number == minimum)
+    if not np.isfinite(number) or is_low or number >= below or number > maximum:
         raise ValueError(f"{name}={value!r} is out of range; expected {expected}.{hint}")
     return number
 

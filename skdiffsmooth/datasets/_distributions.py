@@ -145,12 +145,8 @@ class VonMises:
     concentration: float = 2.0
 
     def __post_init__(self) -> None:
-        value = check_real("concentration", self.concentration, strict=False)
-        if value > 1e8:
-            raise ValueError(
-                f"concentration={self.concentration!r} is too large; expected at most 1e8. "
-                "The standard deviation in radians is concentration**-0.5. Lower the concentration."
-            )
+        hint = "The standard deviation in radians is concentration**-0.5."
+        check_real("concentration", self.concentration, strict=False, maximum=1e8, hint=hint)
 
     @cached_property
     def _mass(self) -> Cumulative:

@@ -229,12 +229,8 @@ class AlongManifold:
             check_choice("n_components", requested, ("auto",), hint=hint)
             requested = _SHARE_OF_VARIANCE
         if isinstance(requested, numbers.Real) and not isinstance(requested, numbers.Integral):
-            share = check_real("n_components", requested, hint="Or pass an integer.")
-            if share >= 1:
-                raise ValueError(
-                    f"n_components={requested!r} is out of range; expected a share of the variance "
-                    "in (0, 1), or an integer number of components."
-                )
+            hint = "It is a share of the variance; or pass an integer number of components."
+            share = check_real("n_components", requested, below=1, hint=hint)
             reached = np.cumsum(singular_values**2)
             n_components = int(np.searchsorted(reached, share * reached[-1])) + 1
         else:

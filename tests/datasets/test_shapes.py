@@ -751,10 +751,10 @@ def test_images_can_be_smoothed_along_their_square():
             ValueError,
             "needs a closed curve",
         ),
-        (lambda: datasets.make_torus(tube_radius=2), ValueError, "tube_radius=2 is not below"),
+        (lambda: datasets.make_torus(tube_radius=2), ValueError, "tube_radius=2 is out of range"),
         (lambda: datasets.make_ellipse(semi_axes=(1, 0)), ValueError, r"semi_axes=\(1, 0\)"),
         (lambda: datasets.make_ellipse(semi_axes=3), ValueError, "semi_axes=3 is not a pair"),
-        (lambda: datasets.make_wavy_circle(amplitude=1), ValueError, "amplitude=1 is too large"),
+        (lambda: datasets.make_wavy_circle(amplitude=1), ValueError, "amplitude=1 is out of range"),
         (lambda: datasets.make_wavy_circle(waves=0), ValueError, "waves=0 is too small"),
         (lambda: datasets.make_rough_circle(smoothness=1), ValueError, "smoothness=1 is too small"),
         (

@@ -66,7 +66,7 @@ def test_values_of_parameters(name, value, expected):
 @pytest.mark.parametrize(
     ("params", "message"),
     [
-        ({"background": 1}, r"background=1 is out of range; expected a number in \[0, 1\)"),
+        ({"background": 1}, r"background=1 is out of range; expected a finite number >= 0 and < 1"),
         ({"background": -0.1}, "background=-0.1 is out of range"),
         ({"background": "much"}, "'auto'"),
         ({"bandwidth": 0.0}, "bandwidth=0.0"),
