@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from .._utils.shards import ONE_PROCESS, Shards
-from .._utils.validation import check_choice, check_real, check_real_array, wrong_type
+from .._utils.validation import check_choice, check_finite, check_real, check_real_array, wrong_type
 from .columns import ColumnSpace
 from .hull import AffineHull, principal_axes
 from .local_covariance import local_covariance
@@ -124,11 +124,7 @@ def check_metric(metric: Any, n_features: int) -> str | float | np.ndarray:
             f"metric has shape {matrix.shape}; expected ({n_features}, {n_features}), a row and a "
             "column for each feature of X."
         )
-    if not np.all(np.isfinite(matrix)):
-        raise ValueError(
-            "metric has entries that are NaN or infinite; expected finite numbers. Pass 'scaled' or "
-            "'whitened' to estimate it from the rows."
-        )
+    check_finite("metric", matrix, "Pass 'scaled' or 'whitened' to estimate it from the rows.")
     if np.abs(matrix - matrix.T).max() > _ROUNDING * np.abs(matrix).max():
         raise ValueError("metric is not symmetric; pass (metric + metric.T) / 2.")
     smallest, largest = np.linalg.eigvalsh(matrix)[[0, -1]]

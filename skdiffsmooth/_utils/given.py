@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from .validation import LARGEST_VALUE, check_real_array, check_size, wrong_type
+from .validation import LARGEST_VALUE, check_finite, check_real_array, check_size, wrong_type
 
 
 def resolve_columns(name: str, columns: Any, labels: np.ndarray | None, d: int) -> np.ndarray:
@@ -133,11 +133,11 @@ def resolve_given_values(
                 f"given[{column!r}] has shape {column_values.shape}; expected a number, or {n_samples} "
                 "of them, one for each of n_samples rows."
             )
-        if not np.all(np.isfinite(column_values)):
-            raise ValueError(
-                f"given[{column!r}] holds NaN or infinity; expected finite numbers. Leave the "
-                "column out of given where its value is not known."
-            )
+        check_finite(
+            f"given[{column!r}]",
+            column_values,
+            "Leave the column out of given where its value is not known.",
+        )
         check_size(f"given[{column!r}]", column_values, largest=LARGEST_VALUE)
         index = np.searchsorted(columns, _index("given", column, labels, d))
         values[:, index] = column_values

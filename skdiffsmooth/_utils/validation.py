@@ -137,6 +137,15 @@ def check_real_array(name: str, value: Any, *, allow_bool: bool = True) -> np.nd
     return as_float
 
 
+def check_finite(name: str, values: np.ndarray, hint: str) -> None:
+    """Raise ValueError if a value of an array is NaN or infinite."""
+    n_wrong = values.size - np.count_nonzero(np.isfinite(values))
+    if n_wrong:
+        raise ValueError(
+            f"{name} holds {n_wrong} values that are NaN or infinite; expected finite ones. {hint}"
+        )
+
+
 def check_draw(n_samples: Any, random_state: Any) -> tuple[int, np.random.RandomState]:
     """Return the number of draws, after checking it, and the random generator."""
     return check_integer("n_samples", n_samples, minimum=1), check_generator(random_state)

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from .._utils.validation import check_real, check_real_array, check_size
+from .._utils.validation import check_finite, check_real, check_real_array, check_size
 
 
 def check_rows(name: str, rows: Any, *, minimum: int = 1) -> np.ndarray:
@@ -22,11 +22,7 @@ def check_rows(name: str, rows: Any, *, minimum: int = 1) -> np.ndarray:
             f"{name} has shape {array.shape}; expected at least {minimum} "
             f"row{'s' * (minimum > 1)} and one column."
         )
-    if not np.all(np.isfinite(array)):
-        raise ValueError(
-            f"{name} holds {np.sum(~np.isfinite(array))} values that are NaN or infinite; expected "
-            "finite values. Drop those rows."
-        )
+    check_finite(name, array, "Drop those rows.")
     check_size(name, array)
     return array
 
