@@ -27,6 +27,18 @@ def check_rows(name: str, rows: Any, *, minimum: int = 1) -> np.ndarray:
     return array
 
 
+def check_returned(name: str, values: Any, shape: tuple[int, ...], where: str) -> np.ndarray:
+    """Return what a function of rows of a shape returned, after checking its shape and values."""
+    array = check_real_array(name, values)
+    n_wrong = array.size - np.count_nonzero(np.isfinite(array))
+    if array.shape != shape or n_wrong:
+        raise ValueError(
+            f"{name} returned an array of shape {array.shape} with {n_wrong} values that are not "
+            f"finite{where}; expected finite values of the shape {shape} of its rows."
+        )
+    return array
+
+
 def check_pair(
     X: Any, other: Any, name: str, *, minimum: tuple[int, int] = (1, 1)
 ) -> tuple[np.ndarray, np.ndarray]:
