@@ -203,7 +203,7 @@ class CoarseScoreDiffusion(PosteriorMixin, DistanceDensityMixin, BaseEstimator):
       points that project there. The distance of the query from the manifold has no effect; use
       ``manifold_.distance(X)``, or fit with a bandwidth. Such log-densities compare models on one
       manifold only, and the estimators of `skdiffsmooth.compose` refuse them. +inf marks atoms,
-      such as the ends of an open `Curve`; -inf, with a warning, marks rows that project to points off
+      such as the ends of an open `Curve`, and -inf marks rows that project to points off
       a learned manifold, which has gaps there.
 
     **Units.** By default distances, the reach and `switch_scale` are in the one unit of all columns, so
@@ -528,6 +528,13 @@ class CoarseScoreDiffusion(PosteriorMixin, DistanceDensityMixin, BaseEstimator):
                     f"{n_dropped} of {len(X)} rows have log-density -inf: they project to points off "
                     "the learned manifold, which has gaps there. Raise n_neighbors, lower degree, or "
                     "fit with a bandwidth and more n_components."
+                )
+            n_atoms = int(np.sum(log_density == np.inf))
+            if n_atoms:
+                warn_user(
+                    f"{n_atoms} of {len(X)} rows have log-density +inf: their projection is a point "
+                    "that has positive probability, such as the end of a curve, or a place where the learned "
+                    "manifold has no extent. Raise n_neighbors, lower degree, or fit with a bandwidth."
                 )
             if not self.fills_space_:
                 return log_density - self.n_components_ * math.log(unit)

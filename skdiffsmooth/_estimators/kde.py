@@ -26,6 +26,7 @@ from .._utils.draws import draw_points
 from .._utils.estimator import DistanceDensityMixin, on_one_fit
 from .._utils.progress import reports_fit
 from .._utils.rows import split_off_copies, sum_of_weights
+from .._utils.table import column_names
 from .._utils.threads import threads_for
 from .._utils.units import column_range, per_unit
 from .._utils.validation import (
@@ -261,7 +262,13 @@ class KDESampler(PosteriorMixin, DistanceDensityMixin, BaseEstimator):
         n_points, d = measured.shape
         with threads_for(n_points**2 * (d + 2)):
             bandwidth = resolve_bandwidth(
-                self.bandwidth, rows, coordinates, kernel, backend, self._memory_limit()
+                self.bandwidth,
+                rows,
+                coordinates,
+                kernel,
+                backend,
+                self._memory_limit(),
+                column_names(X),
             )
         if not coordinates.is_euclidean and not isinstance(self.bandwidth, str):
             bandwidth = check_bandwidth(self.bandwidth, "the metric")

@@ -20,8 +20,8 @@ from skdiffsmooth.tables import (
     Periodic,
     Positive,
     TableColumns,
+    _columns,
 )
-from skdiffsmooth.tables import _columns
 from skdiffsmooth.tables._frames import Cells
 
 
