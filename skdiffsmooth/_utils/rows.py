@@ -12,13 +12,13 @@ from typing import Any
 
 import numpy as np
 from sklearn.utils import _safe_indexing
-from sklearn.utils.validation import _num_samples, check_finite
+from sklearn.utils.validation import _num_samples
 
 from .column_precision import ColumnPrecision, column_precision, far_columns, has_extent
 from .near_rows import distinct_rows, near_rows, representatives
 from .periods import column_labels, reduced, resolve_periods
 from .table import check_table, column_names
-from .validation import check_detached, check_integer, check_real_array
+from .validation import check_detached, check_finite, check_integer, check_real_array
 from .warnings import warn_of_table, warn_user
 
 # Directions in which standardised rows extend less than this, relative to the widest, are relations.
