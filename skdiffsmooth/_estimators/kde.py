@@ -32,6 +32,7 @@ from .._utils.validation import (
     LARGEST,
     check_bandwidth,
     check_choice,
+    check_memory_limit,
     check_real,
     check_real_array,
     check_size,
@@ -435,7 +436,7 @@ class KDESampler(PosteriorMixin, DistanceDensityMixin, BaseEstimator):
         )
 
     def _memory_limit(self) -> float:
-        return check_real("memory_limit", self.memory_limit, hint="It is in MiB.")
+        return check_memory_limit(self.memory_limit)
 
     def _draw(self, n: int, rng: np.random.RandomState) -> np.ndarray:
         metric = self.coordinates_
@@ -656,9 +657,6 @@ class KDESampler(PosteriorMixin, DistanceDensityMixin, BaseEstimator):
         with np.errstate(over="ignore"):
             distances = metric.to_metric(rows) - metric.to_metric(self.points_[:1])
             check_size(name, distances / self.bandwidth_, " bandwidths")
-
-    def _breaks_relations(self, X: Any) -> np.ndarray:
-        return self.coordinates_.columns.breaks_relations(self._check_query(X))
 
     def _sums_per_row(self) -> float:
         """See `DensityEstimatorMixin`."""
