@@ -288,14 +288,14 @@ class DiffusionModel:
 
     def solver_errors(self, queries: np.ndarray, resources: Resources) -> np.ndarray:
         """Return the estimated errors (n,) of the solver, in nats, for rows (n, r) in the hull."""
-        return self._follow_up(queries, None, resources, with_error=True)[:, 1]
+        return self._follow_up(queries, resources=resources, with_error=True)[:, 1]
 
     def _follow_up(
         self,
         queries: np.ndarray,
-        exclude: np.ndarray | None,
-        resources: Resources,
+        exclude: np.ndarray | None = None,
         *,
+        resources: Resources,
         with_error: bool,
     ) -> np.ndarray:
         """Return log-density in the hull, its error, and the last solver's error, as columns (n, 3)."""
