@@ -211,7 +211,8 @@ def weights_by_loops(part, level, x):
     for i, own in enumerate(part.x[:, 0]):
         distance = abs(x - own) % 24
         near[i] = of_levels[i] * math.exp(-((min(distance, 24 - distance) / part.of_x[0]) ** 2) / 2)
-    return 0.98 * near / near.sum() + 0.02 * of_levels
+    b = _amounts._BACKGROUND
+    return (1 - b) * near / near.sum() + b * of_levels
 
 
 def density_by_loops(part, level, x, y):
@@ -229,7 +230,8 @@ def density_by_loops(part, level, x, y):
         y, line + part.weights @ part.residual, factor * part.deviation
     )[known].prod()
     about_all = stats.logistic.pdf(y, center, factor * np.maximum(of_all, part.deviation))
-    return 0.98 * near + 0.02 * (about_line + about_all[known].prod()) / 2
+    b = _amounts._BACKGROUND
+    return (1 - b) * near + b * (about_line + about_all[known].prod()) / 2
 
 
 @pytest.mark.parametrize("width", [3.0, np.inf])
@@ -325,10 +327,10 @@ def test_backgrounds_are_about_the_regression_and_about_all_rows():
 def conditional_cdf(part, level, x, given, end):
     """Return the distribution function of the second amount given the first one, unless it is NaN."""
     line = part.regression.at(np.array([[x]]), np.array([[level]]))[0]
-    parts = []
+    parts, b = [], _amounts._BACKGROUND
     for i, weight in enumerate(weights_by_loops(part, level, x)):
         center = line + part.residual[i]
-        parts.append((0.98 * weight, stats.norm, center, part.of_y))
+        parts.append(((1 - b) * weight, stats.norm, center, part.of_y))
     center = part.weights @ part.y
     of_all = np.sqrt(part.weights @ (part.y - center) ** 2)
     factor = math.sqrt(3) / math.pi
@@ -336,7 +338,7 @@ def conditional_cdf(part, level, x, given, end):
         (line + part.weights @ part.residual, part.deviation),
         (center, np.maximum(of_all, part.deviation)),
     ):
-        parts.append((0.01, stats.logistic, about, scale * factor))
+        parts.append((b / 2, stats.logistic, about, scale * factor))
     masses = [
         weight * (1 if np.isnan(given) else kind.pdf(given, about[0], scale[0]))
         for weight, kind, about, scale in parts
@@ -345,10 +347,12 @@ def conditional_cdf(part, level, x, given, end):
     return np.dot(masses, below) / np.sum(masses)
 
 
+@pytest.mark.parametrize("background", [0.02, 0.5])
 @pytest.mark.parametrize("given", [np.nan, 0.4, 30.0])
-def test_draws_of_amounts_have_their_conditional_distribution(given):
+def test_draws_of_amounts_have_their_conditional_distribution(monkeypatch, given, background):
     """At 30 only the background reaches the given value."""
-    part, n = part_of(), 3000
+    monkeypatch.setattr(_amounts, "_BACKGROUND", background)
+    part, n = part_of(), 6000
     x, levels = np.full((n, 1), 5.0), np.full((n, 1), 1)
     condition = np.tile([given, np.nan], (n, 1))
     drawn = part.draw(levels, x, condition, condition, np.random.RandomState(0))
@@ -683,11 +687,11 @@ def test_passes_over_bandwidths_end_after_four(monkeypatch):
 def test_an_indicator_needs_a_gain_of_a_hundredth():
     """A column of levels that changes log variances by less is not in the regression."""
     rng = np.random.default_rng(0)
-    n = 400
+    n = 150
     x, levels = rng.normal(size=(n, 1)), rng.integers(0, 2, (n, 1))
     noise = rng.normal(size=n)
     weights = np.full(n, 1 / n)
-    for effect, has_indicator in ((0.12, False), (0.4, True)):
+    for effect, has_indicator in ((0.1, False), (0.7, True)):
         y = (x[:, 0] + effect * (levels[:, 0] - 0.5) + noise)[:, None]
         setting = setting_of(x, weights, np.ones(n), levels, [2])
         without, errors = _amounts._regress(x, y, setting._replace(n_levels=[]))
