@@ -525,7 +525,7 @@ def test_likelihoods_of_left_out_rows_against_loops(width, lam):
 
 def test_no_other_bandwidth_is_likelier():
     """Of the tried ones: the last of equally likely ones is taken, the widest kernel."""
-    part = part_of()
+    part = part_of(of_x=np.array([np.inf]))
     choice = choice_of(part, np.arange(6))
     scale = np.array([6.0])
     found = choice.choose(scale)
@@ -650,30 +650,81 @@ def test_maps_come_back_from_everywhere(mapped):
 @pytest.mark.parametrize("chosen", range(9))
 def test_every_bandwidth_of_the_grid_is_tried(monkeypatch, chosen):
     """A likelihood that prefers one of the calls for each coordinate."""
-    part = replace(part_of(), kernels=[])
+    part = part_of(kernels=[], of_x=np.array([np.inf]))
     choice = choice_of(part)
     scale, calls = np.array([6.0]), []
 
     def prefers(others, near, close):
-        calls.append(1)
         # Eight bandwidths of x, then nine of each y, in each pass.
-        position = (len(calls) - 1) % 26
+        position = len(calls) % 26
+        calls.append((others, near, close))
         position = position if position < 8 else (position - 8) % 9
         return float(position == chosen)
 
     monkeypatch.setattr(choice, "likelihood", prefers)
     found = choice.choose(scale)
-    of_x = (0.1, 0.2, 0.35, 0.6, 1.0, 1.7, 3.0, np.inf)
-    of_y = (0.05, 0.08, 0.12, 0.18, 0.25, 0.35, 0.5, 0.7, 1.0)
+    of_x = 6.0 * np.array([0.1, 0.2, 0.35, 0.6, 1.0, 1.7, 3.0, np.inf])
+    of_y = np.array([0.05, 0.08, 0.12, 0.18, 0.25, 0.35, 0.5, 0.7, 1.0])
     # Of equally likely ones the widest is taken.
-    assert found.of_x[0] == 6.0 * (of_x[chosen] if chosen < 8 else np.inf)
+    chosen_width = of_x[min(chosen, 7)]
+    assert found.of_x[0] == chosen_width
     np.testing.assert_allclose(found.of_y, of_y[chosen] * part.deviation)
-    # The second pass changes nothing, and is the last.
-    assert len(calls) == 52
+
+    tried, heights = [], part.of_y.copy()
+    for _ in range(2):  # the second pass changes nothing, and is the last
+        tried += [(width, heights.copy()) for width in of_x]
+        for g in range(2):
+            for height in of_y * part.deviation[g]:
+                heights[g] = height
+                tried.append((chosen_width, heights.copy()))
+            heights[g] = of_y[chosen] * part.deviation[g]
+    for (others, near, close), (width, of_call) in zip(calls, tried, strict=True):
+        np.testing.assert_array_equal(others, choice.others)
+        np.testing.assert_allclose(near - choice.of_x(0, width), 0, atol=1e-8)
+        expected = choice.of_y(0, of_call[0]) + choice.of_y(1, of_call[1])
+        np.testing.assert_allclose(close, expected, atol=1e-8)
+
+
+def test_kernels_of_levels_are_chosen_by_the_same_likelihood(monkeypatch):
+    part, seen = part_of(of_x=np.array([np.inf])), []
+    choice = choice_of(part)
+
+    def record(kernels, levels, weights, judges, kept, closeness):
+        seen.append((levels, weights, judges, kept, closeness))
+        return [replace(kernel, lam=0.7) for kernel in kernels]
+
+    monkeypatch.setattr(_amounts, "choose_lambdas", record)
+    others_of_calls = []
+    likelihood = choice.likelihood
+    monkeypatch.setattr(
+        choice, "likelihood", lambda *a: others_of_calls.append(a[0]) or likelihood(*a)
+    )
+    found = choice.choose(np.array([6.0]))
+    assert found.kernels[0].lam == 0.7
+    table = replace(part.kernels[0], lam=0.7).table
+    of_levels = table[part.levels[choice.judges, 0]][:, part.levels[:, 0]]
+    for others in others_of_calls:
+        np.testing.assert_allclose(others, choice.others * of_levels)
+    # In the second pass with the bandwidths of the first.
+    assert len(seen) >= 2
+    for (levels, weights, judges, kept, closeness), width, heights in (
+        (seen[0], np.inf, part.of_y), (seen[-1], found.of_x[0], found.of_y),
+    ):  # fmt: skip
+        assert levels is part.levels
+        assert weights is part.weights
+        assert judges is choice.judges
+        near = np.zeros_like(kept) + choice.of_x(0, width)
+        np.testing.assert_allclose(
+            kept, choice.kept * np.exp(near - near.max(axis=1, keepdims=True)), atol=1e-12
+        )
+        close = choice.of_y(0, heights[0]) + choice.of_y(1, heights[1])
+        np.testing.assert_allclose(
+            closeness, np.exp(close - close.max(axis=1, keepdims=True)), atol=1e-12
+        )
 
 
 def test_passes_over_bandwidths_end_after_four(monkeypatch):
-    choice, calls = choice_of(replace(part_of(), kernels=[])), []
+    choice, calls = choice_of(part_of(kernels=[], of_x=np.array([np.inf]))), []
 
     def varies(others, near, close):
         calls.append(1)
