@@ -554,9 +554,7 @@ def test_the_likelihood_of_one_row_is_that_of_the_background():
     choice = _Choice(part, np.array([0]), kept, (part.y, part.y))
     close = choice.of_y(0, 0.3) + choice.of_y(1, 0.3)
     found = choice.likelihood(choice.others, np.zeros((1, 1)), close)
-    tails = logsumexp(
-        part._log_tails(choice.line, choice.low, choice.high, np.arange(2)), axis=0
-    )
+    tails = logsumexp(part._log_tails(choice.line, choice.low, choice.high, np.arange(2)), axis=0)
     assert found == pytest.approx(tails[0] + math.log(0.02))
 
 

@@ -33,9 +33,8 @@ def part_of(fitted=None, **changes):
 def weights_by_loops(part, levels):
     weights = []
     for weight, own in zip(part.weights, part.levels, strict=True):
-        for kernel, a, b in zip(part.kernels, levels, own, strict=True):
-            weight = weight * kernel.table[a, b]
-        weights.append(weight)
+        tables = zip(part.kernels, levels, own, strict=True)
+        weights.append(weight * math.prod(kernel.table[a, b] for kernel, a, b in tables))
     return np.array(weights) / sum(weights)
 
 

@@ -62,7 +62,9 @@ def test_values_that_are_too_many_steps_away_stay():
     lattice = Lattice(1.0, 1.0, 0.5)
     far = 2.0**52
     values = np.array([far + 1, -far - 3, 1e300, 1e15, np.nan])
-    np.testing.assert_array_equal(lattice.rounded(values), [far + 1, -far - 3, 1e300, 1e15 + 0.5, np.nan])
+    np.testing.assert_array_equal(
+        lattice.rounded(values), [far + 1, -far - 3, 1e300, 1e15 + 0.5, np.nan]
+    )
     assert Lattice(1.0, 1.0, 1.0).rounded(np.array([-far + 1]))[0] == -far + 1
 
 
@@ -154,7 +156,7 @@ def test_lattices_without_a_unit():
         (np.arange(10) / 1e9, 1e-9),
         (np.arange(10) / 1e10, 0.0),
         (np.arange(10) + 0.125, 1e-3),
-        # A thousand floats between two decimals: 1000 eps 1e12 is 2.2e-4 of the last decimal 0.1 times 450.
+        # A thousand times eps is 2.2e-13, of the largest value at most the last decimal.
         (4e11 + np.arange(10) / 10, 0.1),
         (5e11 + np.arange(10) / 10, 0.0),
         (5e12 + np.arange(10), 0.0),
@@ -219,7 +221,8 @@ def test_levels_of_training_rows():
     mixed = np.array(["a", b"a"], dtype=object)
     assert _detect._with_levels("a", Categorical(), label, mixed).levels == ("a", b"a")
     with pytest.raises(
-        ValueError, match=r"'a' is declared as Ordinal\(\), .*Pass Ordinal\(\['a', 'b', 'c', 'd'\]\)"
+        ValueError,
+        match=r"'a' is declared as Ordinal\(\), .*Pass Ordinal\(\['a', 'b', 'c', 'd'\]\)",
     ):
         _detect._with_levels("a", Ordinal(), label, np.array(list("edcba"), dtype=object))
 
@@ -555,7 +558,9 @@ def test_missing_cells_are_no_rows():
 
 def complete(kind, values, stored=FLOAT, family="number", copies=None):
     cells = cells_of(values, family)
-    return _detect.complete("a", kind, stored, cells, ones(len(values)) if copies is None else copies)
+    return _detect.complete(
+        "a", kind, stored, cells, ones(len(values)) if copies is None else copies
+    )
 
 
 def test_levels_are_completed_once():
@@ -665,7 +670,14 @@ def test_declarations_of_a_type_that_fits():
 
 @pytest.mark.parametrize(
     ("seconds", "unit"),
-    [([86400, 0], "D"), ([3600, 86400], "h"), ([60], "min"), ([61], "s"), ([0], "D"), ([-7200], "h")],
+    [
+        ([86400, 0], "D"),
+        ([3600, 86400], "h"),
+        ([60], "min"),
+        ([61], "s"),
+        ([0], "D"),
+        ([-7200], "h"),
+    ],
 )
 def test_units_of_durations(seconds, unit):
     assert _detect._time_unit(np.array(seconds, dtype="timedelta64[s]")) == unit

@@ -36,7 +36,9 @@ def test_values_become_positions():
     assert dates.positions("2020-01-02") == np.datetime64("2020-01-02")
     noon = datetime.datetime(2020, 1, 2, 0, tzinfo=datetime.UTC)
     assert dates.positions(noon) == np.datetime64("2020-01-02")
-    with pytest.raises(ValueError, match=r"holds values of type datetime64\[D\], and 'soon' is none"):
+    with pytest.raises(
+        ValueError, match=r"holds values of type datetime64\[D\], and 'soon' is none"
+    ):
         dates.positions("soon")
     assert drawn(NUMBERS).positions([1, 2]).tolist() == [1.0, 2.0]
     with pytest.raises(ValueError, match="the value of column 'a' is NaN; expected a number"):
@@ -109,7 +111,7 @@ def test_conditions_on_levels():
     assert plain.holds({"y"}).tolist() == [False, False, True, False]
     assert plain.holds(frozenset(["z"])).tolist() == [False, True, False, False]
     assert plain.holds(np.array(["z", "x"], dtype=object)).tolist() == [True, True, False, True]
-    with pytest.raises(ValueError, match="column 'a' has levels without an order; .*Ordinal"):
+    with pytest.raises(ValueError, match=r"column 'a' has levels without an order; .*Ordinal"):
         plain.holds(("x", "y"))
     ordered = drawn([0, 2, 1, 0], levels=("x", "y", "z"), is_ordered=True)
     assert ordered.holds(("y", None)).tolist() == [False, True, True, False]
@@ -341,7 +343,9 @@ def test_quantiles_have_a_hundred_draws_on_each_side(q, n):
 
 @pytest.mark.parametrize("q", [0.0, 1.0, -0.1, [], [0.5, 1.5]])
 def test_quantiles_of_no_probability(q):
-    with pytest.raises(ValueError, match=r"q=.* is out of range; expected probabilities in \(0, 1\)"):
+    with pytest.raises(
+        ValueError, match=r"q=.* is out of range; expected probabilities in \(0, 1\)"
+    ):
         quantile(Rows(), 0, q)
 
 
@@ -471,9 +475,7 @@ def test_the_error_of_information_is_that_of_its_parts(monkeypatch):
     assert value == max(terms.mean(), 0)
     tenths = [_summaries._mixed_terms(first[k::10], second[k::10]).mean() for k in range(10)]
     quarters = [_summaries._mixed_terms(first[k::4], second[k::4]).mean() for k in range(4)]
-    expected = math.hypot(
-        np.std(tenths, ddof=1) / math.sqrt(10), terms.mean() - np.mean(quarters)
-    )
+    expected = math.hypot(np.std(tenths, ddof=1) / math.sqrt(10), terms.mean() - np.mean(quarters))
     assert error == pytest.approx(expected)
     # A moderate excess: the number grows by its square, with a tenth to spare.
     sizes = []

@@ -24,7 +24,14 @@ from skdiffsmooth.tables import (
     _fitting,
     _relations,
 )
-from skdiffsmooth.tables._cells import in_cells, lattice, lattice_of, log_widths, mapped, mapped_ends
+from skdiffsmooth.tables._cells import (
+    in_cells,
+    lattice,
+    lattice_of,
+    log_widths,
+    mapped,
+    mapped_ends,
+)
 
 FAST = KDESampler(bandwidth=0.5)
 
@@ -61,7 +68,9 @@ def fit(X, kinds=KINDS, **options):
 
 @pytest.fixture(scope="module")
 def table():
-    X = pd.DataFrame({"n": [1.0, 3.0, 4.0, 9.0], "s": [0.25, 0.5, 0.75, 0.5], "z": [0.1, 2.3, 1.1, 5.5]})
+    X = pd.DataFrame(
+        {"n": [1.0, 3.0, 4.0, 9.0], "s": [0.25, 0.5, 0.75, 0.5], "z": [0.1, 2.3, 1.1, 5.5]}
+    )
     kinds = {
         "n": Integer(0, atoms=(), unit=1.0),
         "s": Interval(0, 1, atoms=(), unit=0.25),
@@ -214,16 +223,20 @@ def test_sets_that_are_at_no_atom_together_where_all_columns_have_atoms(recwarn)
     assert not recwarn.list
 
 
+@pytest.mark.filterwarnings("ignore:fewer than 10 rows have values:UserWarning")
 def test_few_rows_together_have_no_density_of_their_own():
     X = frame()
     X["b"] = np.where(np.arange(24) % 4 == 0, np.arange(24) / 7, 9.0)
     X.loc[[1, 2], "b"] = [0.3, 0.7]
     with pytest.warns(
-        UserWarning, match=r"fewer than 10 rows hold values that are no atoms .*: \['a', 'b'\] \(2\)"
+        UserWarning,
+        match=r"fewer than 10 rows hold values that are no atoms .*: \['a', 'b'\] \(2\)",
     ):
         density = fit(X).density_
     assert sorted(part.columns.tolist() for part in density.amounts) == [[0], [1]]
-    with pytest.warns(UserWarning, match="fewer than 10 different rows have values in all .*'a', 'b'"):
+    with pytest.warns(
+        UserWarning, match="fewer than 10 different rows have values in all .*'a', 'b'"
+    ):
         density = fit(X[["a", "b"]]).density_
     assert sorted(part.columns.tolist() for part in density.parts) == [[0], [1]]
 
@@ -272,9 +285,7 @@ def test_periods_are_those_of_the_columns():
     assert density.parts[0].fitted.periods == {0: 24.0}
     for part in density.amounts:
         assert part.periods.tolist() == [24.0, 0.0]
-    table = SimpleNamespace(
-        continuous=[SimpleNamespace(period=p) for p in (None, 7.0, None, 24.0)]
-    )
+    table = SimpleNamespace(continuous=[SimpleNamespace(period=p) for p in (None, 7.0, None, 24.0)])
     assert _fitting._with_periods(table, FAST, (0, 2)) is FAST
     found = _fitting._with_periods(table, FAST, (3, 0, 1))
     assert found.periods == {0: 24.0, 2: 7.0}
@@ -306,10 +317,14 @@ def test_knots_are_those_of_lower_bounds(monkeypatch):
 
 def test_one_value_beside_an_atom_warns():
     X = frame().assign(a=np.where(np.arange(24) % 2, 0.0, -4.5))
-    with pytest.warns(UserWarning, match="column 'a' has one value in rows where it is not at an at"):
+    with pytest.warns(
+        UserWarning, match="column 'a' has one value in rows where it is not at an at"
+    ):
         density = fit(X[["a", "c"]]).density_
     assert density.amounts[0].deviation.tolist() == [4.5]
-    with pytest.warns(UserWarning, match="is a Gaussian about it, of width 4.5, since one value has"):
+    with pytest.warns(
+        UserWarning, match="is a Gaussian about it, of width 4.5, since one value has"
+    ):
         density = fit(X[["a"]]).density_
     assert density.parts[0].fitted.bandwidth == 4.5
 
@@ -335,7 +350,7 @@ def test_attributes_of_the_estimator():
     kernels = model.density_.level_density.kernels
     assert list(model.lambdas_.values()) == [kernel.lam for kernel in kernels]
     parts = model.parts_
-    assert [part["columns"] for part in parts][0] == ["c", "d"]
+    assert parts[0]["columns"] == ["c", "d"]
     assert parts[0]["rows"] == 24
     assert parts[0]["density"] is model.density_.parts[0].fitted
     assert parts[1]["density"] is model.density_.amounts[0]
@@ -457,7 +472,7 @@ def test_relations_of_rounded_columns_need_cells_and_rows(scale, n, found):
 @pytest.mark.parametrize("factor", [1.0, 1e-3, 1e6])
 def test_the_variance_of_a_relation_is_in_squared_cells(factor):
     rng = np.random.default_rng(0)
-    a, b = 20 * rng.normal(size=(2, 60))
+    a = 20 * rng.normal(size=60)
     unit = np.array([1.0, 3.0])
     for size, found in ((0.5, 1), (0.65, 0)):
         # Of a direction of norm one, the variance is a sixth where the deviation is 0.41.

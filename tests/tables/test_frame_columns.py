@@ -290,9 +290,7 @@ def test_whole_numbers_of_polars_are_rounded():
     assert nothing[0].family == "label"
     assert nothing[1].missing.tolist() == [True, True]
     seconds = Cells("date", np.array(["2020-01-01"], dtype="datetime64[s]"), np.zeros(1, bool))
-    made = _frames._make_polars_series(
-        "a", ColumnType("Datetime", "date", resolution="s"), seconds
-    )
+    made = _frames._make_polars_series("a", ColumnType("Datetime", "date", resolution="s"), seconds)
     assert made.dtype == pl.Datetime("ms")
 
 
@@ -312,7 +310,7 @@ def test_series_of_polars_that_cannot_be_used(series, message):
 def test_what_is_no_table():
     with pytest.raises(TypeError, match=r"X is a LazyFrame of polars; .*Pass X.collect\(\)"):
         _frames.read_frame(pl.LazyFrame({"a": [1]}))
-    with pytest.raises(TypeError, match="X is a sparse .*dense data is required"):
+    with pytest.raises(TypeError, match=r"X is a sparse .*dense data is required"):
         _frames.read_frame(sparse.csr_matrix(np.eye(2)))
     with pytest.raises(TypeError, match="structured array with the fields u, v"):
         _frames.read_frame(np.zeros(2, dtype=[("u", float), ("v", int)]))
@@ -375,17 +373,18 @@ def test_days_become_seconds_and_masks_missing_cells():
     assert kind.resolution == "s"
     assert cells.missing.tolist() == [False, True]
     mask = np.array([True, False])
-    for values in (np.array([1.0, 2.0]), np.array([True, False]), np.array(["x", "y"]),
-                   np.array([1, 2], dtype=object), np.array([1, 2], dtype="timedelta64[s]")):  # fmt: skip
+    plain = [1.0, 2.0], [True, False], ["x", "y"]
+    waits = np.array([1, 2], dtype="timedelta64[s]")
+    for values in (*map(np.array, plain), np.array([1, 2], dtype=object), waits):
         _, cells = _frames._read_array_column("a", values, mask)
         assert cells.missing.tolist() == [True, False]
     masked = np.ma.MaskedArray([[1.0, 2.0], [3.0, 4.0]], [[True, False], [False, False]])
     _, (first, second), _ = _frames.read_frame(masked)
     assert first.missing.tolist() == [True, False]
     assert second.missing.tolist() == [False, False]
-    with pytest.raises(ValueError, match="'a' of X has dtype complex128.*Complex data not"):
+    with pytest.raises(ValueError, match=r"'a' of X has dtype complex128.*Complex data not"):
         _frames._read_array_column("a", np.array([1j]), np.zeros(1, dtype=bool))
-    with pytest.raises(ValueError, match="'a' of X has dtype .*V.*Convert it, or drop it"):
+    with pytest.raises(ValueError, match=r"'a' of X has dtype .*V.*Convert it, or drop it"):
         _frames._read_array_column("a", np.zeros(1, dtype="V4"), np.zeros(1, dtype=bool))
 
 
@@ -466,29 +465,43 @@ def test_objects_come_back_as_they_were():
 )
 def test_kinds_are_shown_as_the_call_that_makes_them(kind, text):
     assert repr(kind) == text
-    names = {each.__name__: each for each in (
-        Categorical, Ordinal, Boolean, Continuous, Interval, Integer, Periodic, Datetime)}  # fmt: skip
-    assert eval(text, {**names, "inf": math.inf}) == kind  # noqa: S307
+    assert eval(text, {**globals(), "inf": math.inf}) == kind
 
 
 @pytest.mark.parametrize(
     ("make", "error", "message"),
     [
         (lambda: Categorical("xy"), TypeError, r"Categorical\('xy'\) has levels of type str"),
-        (lambda: Ordinal(3), TypeError, r"Ordinal\(3\) has levels of type int; expected a sequence"),
+        (
+            lambda: Ordinal(3),
+            TypeError,
+            r"Ordinal\(3\) has levels of type int; expected a sequence",
+        ),
         (lambda: Categorical({"x"}), TypeError, "Categorical has levels in a set"),
         (lambda: Categorical(frozenset("x")), TypeError, "levels in a set"),
         (lambda: Categorical([[1]]), TypeError, "Categorical: one of levels is not hashable"),
         (lambda: Categorical(["x", None]), ValueError, "has a missing value as a level"),
         (lambda: Categorical([1.0, math.nan]), ValueError, "has a missing value as a level"),
         (lambda: Categorical([]), ValueError, "has 0 levels, of which 0 are different"),
-        (lambda: Categorical(["x", "y", "x"]), ValueError, "has 3 levels, of which 2 are different"),
-        (lambda: Continuous(atoms=3), TypeError, "atoms=3 has type int; expected 'auto' or a tuple"),
+        (
+            lambda: Categorical(["x", "y", "x"]),
+            ValueError,
+            "has 3 levels, of which 2 are different",
+        ),
+        (
+            lambda: Continuous(atoms=3),
+            TypeError,
+            "atoms=3 has type int; expected 'auto' or a tuple",
+        ),
         (lambda: Continuous(atoms="no"), ValueError, r"atoms='no'.*Or pass a tuple of numbers"),
         (lambda: Continuous(atoms=(math.inf,)), ValueError, "atoms"),
         (lambda: Continuous(unit="no"), ValueError, "unit='no'.*Or pass a number > 0, or None"),
         (lambda: Continuous(unit=0), ValueError, "unit=0.*Pass None for exact values"),
-        (lambda: Positive(atoms=(-1,)), ValueError, r"atoms=\(-1.0,\) of a column of kind positive"),
+        (
+            lambda: Positive(atoms=(-1,)),
+            ValueError,
+            r"atoms=\(-1.0,\) of a column of kind positive",
+        ),
         (lambda: Interval(0, 1, atoms=(2,)), ValueError, "values outside its bounds, 0 and 1;"),
         (lambda: Interval(1, 1), ValueError, "low=1.0 and high=1.0 bound no interval"),
         (lambda: Interval(-math.inf, math.inf), ValueError, "low=-inf and high=inf are no bounds"),
@@ -527,5 +540,9 @@ def test_parameters_of_kinds_are_plain():
     assert [kind.is_open for kind in (Positive(), Interval(0, 1), Integer(), Continuous())] == [
         True, True, False, False,
     ]  # fmt: skip
-    assert [kind.is_ordered for kind in (Ordinal(), Categorical(), Boolean())] == [True, False, False]
+    assert [kind.is_ordered for kind in (Ordinal(), Categorical(), Boolean())] == [
+        True,
+        False,
+        False,
+    ]
     assert Boolean().levels == (False, True)

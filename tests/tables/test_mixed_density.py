@@ -59,9 +59,8 @@ def of_levels(density, levels):
     """Return the probability of levels (q,), by loops."""
     total = 0.0
     for row, weight in zip(density.levels, density.weights, strict=True):
-        for kernel, query, own in zip(density.kernels, levels, row, strict=True):
-            weight = weight * kernel.table[query, own]
-        total += weight
+        tables = zip(density.kernels, levels, row, strict=True)
+        total += weight * math.prod(kernel.table[query, own] for kernel, query, own in tables)
     return total
 
 
@@ -409,9 +408,7 @@ def test_drawn_rows_keep_what_is_given(model):
     drawn = model.density_.draw_missing(rows, np.random.RandomState(0))
     known = ~np.isnan(rows.values)
     np.testing.assert_array_equal(drawn.values[known], rows.values[known])
-    np.testing.assert_array_equal(
-        drawn.levels[rows.levels >= 0], rows.levels[rows.levels >= 0]
-    )
+    np.testing.assert_array_equal(drawn.levels[rows.levels >= 0], rows.levels[rows.levels >= 0])
     assert (drawn.levels >= 0).all()
     is_at_atom = drawn.levels[:, 1] > 0
     np.testing.assert_array_equal(np.isnan(drawn.values[:, 2]), is_at_atom)
@@ -495,9 +492,7 @@ def test_the_density_of_an_amount_beside_a_missing_number_is_a_mean(model):
 
 
 def test_levels_that_no_row_has_are_named(model, recwarn):
-    rows = EncodedTable(
-        np.array([[0, -1], [-1, 1], [-1, -1], [0, 0]]), np.full((4, 3), np.nan)
-    )
+    rows = EncodedTable(np.array([[0, -1], [-1, 1], [-1, -1], [0, 0]]), np.full((4, 3), np.nan))
     model.density_.warn_of_support(rows)
     assert not recwarn.list
     density = replace(
