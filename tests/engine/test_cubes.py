@@ -116,8 +116,13 @@ def test_an_excluded_point_that_has_most_of_the_weight():
 def test_memory_for_a_query():
     points, weights, _ = case(1, n=300)
     own = BoxSums(points, weights, RADIAL_KERNELS["linear"], 1.0, 1e-6)
-    x, one = torch.zeros(2, 1).double(), 256 * len(own._x) / 2**20
-    own.log_density(x, 1.001 * one)
+    x, one = torch.zeros(5, 1).double(), 256 * len(own._x) / 2**20
+    sizes, log_sums = [], own._log_sums
+    own._log_sums = lambda x, excluded: sizes.append(len(x)) or log_sums(x, excluded)
+    for limit, expected in ((1.001, [1] * 5), (2.5, [2, 2, 1]), (100, [5])):
+        sizes.clear()
+        own.log_density(x, limit * one)
+        assert sizes == expected
     with pytest.raises(ValueError, match="too small for one row"):
         own.log_density(x, 0.999 * one)
 
