@@ -26,6 +26,7 @@ from .._utils.draws import draw_points
 from .._utils.estimator import DistanceDensityMixin, on_one_fit
 from .._utils.progress import reports_fit
 from .._utils.rows import split_off_copies, sum_of_weights
+from .._utils.table import column_names
 from .._utils.threads import threads_for
 from .._utils.units import column_range, per_unit
 from .._utils.validation import (
@@ -58,14 +59,6 @@ def _check_suits_periods(kernel: Any, metric: Any, periods: np.ndarray) -> None:
             "wrapped; use kernel='gaussian', or drop the periods."
         )
     check_metric_of_periods(metric, periods)
-
-
-def _check_rtol(rtol: Any) -> float:
-    hint = "It is a relative error, such as 1e-6."
-    checked = check_real("rtol", rtol, strict=False, hint=hint)
-    if checked > _LARGEST_RTOL:
-        raise ValueError(f"{rtol=} is out of range; expected at most {_LARGEST_RTOL}. {hint}")
-    return checked
 
 
 def _check_extent(points: np.ndarray, bandwidth: Any) -> None:
@@ -269,11 +262,18 @@ class KDESampler(PosteriorMixin, DistanceDensityMixin, BaseEstimator):
         n_points, d = measured.shape
         with threads_for(n_points**2 * (d + 2)):
             bandwidth = resolve_bandwidth(
-                self.bandwidth, rows, coordinates, kernel, backend, self._memory_limit()
+                self.bandwidth,
+                rows,
+                coordinates,
+                kernel,
+                backend,
+                self._memory_limit(),
+                column_names(X),
             )
         if not coordinates.is_euclidean and not isinstance(self.bandwidth, str):
             bandwidth = check_bandwidth(self.bandwidth, "the metric")
-        rtol = _check_rtol(self.rtol)
+        hint = "It is a relative error, such as 1e-6."
+        rtol = check_real("rtol", self.rtol, strict=False, maximum=_LARGEST_RTOL, hint=hint)
         _check_extent(measured, bandwidth)
         periods_of_metric, memory_limit = coordinates.periods, self._memory_limit()
         origin = origin_of(measured, periods_of_metric)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from inspect import signature
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,6 +14,8 @@ from sklearn.utils.validation import check_is_fitted
 from .._utils.estimator import DensityEstimatorMixin
 from .._utils.given import resolve_columns
 from .._utils.validation import check_generator, check_real_array
+from ..compose import sample
+from ..compose._members import unwrap
 from ._column import listed, without_zone
 from ._columns import TableColumns
 from ._frames import FrameType, as_objects, read_frame, shown
@@ -34,10 +37,10 @@ class Estimate(NamedTuple):
 
 def generator_of(model: Any, random_state: Any) -> np.random.RandomState:
     """Return the generator of draws of a model, which must be a fitted density."""
-    if isinstance(model, type) or not hasattr(model, "sample"):
+    if isinstance(model, type) or not hasattr(model, "fit"):
         raise TypeError(
-            f"model of type {type(model).__name__} has no method sample; expected a fitted density, "
-            "such as TableDensity().fit(frame)."
+            f"model={model!r:.100} has type {type(model).__name__}; expected a fitted density, such as "
+            "TableDensity().fit(frame)."
         )
     check_is_fitted(model)
     own = getattr(model, "random_state", None)
@@ -176,9 +179,8 @@ class DrawnColumn:
         if len(distinct) > n_bins:
             ordered = np.sort(self.values)
             low, high = ordered[[len(ordered) // 100, -1 - len(ordered) // 100]]
-            targets = [low + (high - low) * (k / (n_bins - 2)) for k in range(n_bins - 1)]
-            if n_bins == 2:
-                targets = [low + (high - low) / 2]
+            steps = [0.5] if n_bins == 2 else np.arange(n_bins - 1) / (n_bins - 2)
+            targets = [low + (high - low) * step for step in steps]
             at_atoms = np.searchsorted(distinct, self.atoms)
             at_targets = np.searchsorted(distinct, np.array(targets, dtype=distinct.dtype))
             starts = np.unique([0, *at_targets, *at_atoms, *at_atoms + 1])
@@ -225,13 +227,20 @@ class Draws:
 
         Numbers in other columns may be missing; if numbers are given, draws may be equal.
         """
-        rng, table = generator_of(model, random_state), getattr(model, "columns_", None)
-        if isinstance(table, TableColumns):
+        rng, model = generator_of(model, random_state), unwrap(model)
+        if isinstance(table := getattr(model, "columns_", None), TableColumns):
             used = resolve_columns(parameter, columns, table.labels, len(table.columns))
             only_levels = all(table.columns[index].continuous is None for index in used)
             rows = model._draw(n, rng, given, only_levels=only_levels, for_means=True)
         else:
-            rows = model.sample(n, random_state=rng, **({} if given is None else {"given": given}))
+            # Pipelines and GaussianMixture have no such method, or one without random_state.
+            method = getattr(model, "sample", None)
+            if method is not None and "random_state" in signature(method).parameters:
+                rows = method(n, random_state=rng, **({} if given is None else {"given": given}))
+            else:
+                rows = sample(model, n, rng, given=given)
+            if isinstance(rows, tuple):  # of a classifier, with classes
+                rows = rows[0]
         frame, cells, _ = read_frame(rows)
         labels = getattr(model, "feature_names_in_", None)
         if isinstance(model, DensityEstimatorMixin):
@@ -245,7 +254,7 @@ class Draws:
         """Return the values of a column, by its label or index."""
         (index,) = resolve_columns("columns", [name], self.labels, len(self.cells))
         cells, stored = self.cells[index], self.frame.types[index]
-        table = getattr(self.model, "columns_", None)
+        table = getattr(self.model, "_table_", None)
         levels, is_ordered = stored.categories, stored.is_ordered
         atoms, unit, period = (), 0.0, None
         if isinstance(table, TableColumns):

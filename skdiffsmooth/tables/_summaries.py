@@ -37,7 +37,8 @@ def probability(
     Parameters
     ----------
     model : estimator
-        A fitted density with ``sample``: `TableDensity`, or one of arrays, such as `KDESampler`.
+        A fitted `TableDensity`, or anything else from which `skdiffsmooth.sample` draws: a density of
+        arrays, such as `KDESampler`, a classifier, a pipeline or a search.
     event : mapping from column to condition
         All conditions hold together. A tuple ``(low, high)`` is an interval with both of its ends, None
         being no bound; any other object is a single value, and a list or set means any of its values.

@@ -20,8 +20,8 @@ from skdiffsmooth.tables import (
     Periodic,
     Positive,
     TableColumns,
+    _columns,
 )
-from skdiffsmooth.tables import _columns
 from skdiffsmooth.tables._frames import Cells
 
 
@@ -84,7 +84,9 @@ def test_coordinates_are_in_the_order_of_the_columns(table):
     assert ordered.discrete == (DiscreteCoordinate("a", 3, True, None),)
 
 
-@pytest.mark.parametrize(("weights", "n"), [(None, 12), (np.repeat([1.0, 2.0], 6), 18), ("zeros", 6)])
+@pytest.mark.parametrize(
+    ("weights", "n"), [(None, 12), (np.repeat([1.0, 2.0], 6), 18), ("zeros", 6)]
+)
 def test_new_levels_have_the_probability_of_half_a_row(weights, n):
     if isinstance(weights, str):
         weights = np.repeat([0.0, 1.0], 6)

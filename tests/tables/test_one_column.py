@@ -19,8 +19,8 @@ from skdiffsmooth.tables import (
     Ordinal,
     Periodic,
     Positive,
+    _column,
 )
-from skdiffsmooth.tables import _column
 from skdiffsmooth.tables._column import Column, decode_column, encode_column, fit_column
 from skdiffsmooth.tables._detect import Lattice
 from skdiffsmooth.tables._frames import Cells, ColumnType
@@ -410,9 +410,7 @@ def test_fractions_are_allowed_where_the_unit_is_no_whole_number():
 
 def test_ranges_of_dates():
     """Years 1 to 9999, or what 64 bits hold but for a day."""
-    first, last = (
-        np.datetime64(day, "D").astype(np.int64) for day in ("0001-01-01", "9999-12-31")
-    )
+    first, last = (np.datetime64(day, "D").astype(np.int64) for day in ("0001-01-01", "9999-12-31"))
     for resolution in ("s", "ms", "us"):
         assert _column._range_of_dates(resolution) == (first - 1, last + 1)
     days = 2.0**63 * 1e-9 / 86400 - 1
@@ -527,9 +525,7 @@ def test_levels_come_back():
         ),
         # Values that rounding errors move beyond the extremes are no others.
         (
-            column_of(
-                Integer(0, 5, atoms=()), lattice=Lattice(1.0, 1.0, 0.0, None, slack=0.01)
-            ),
+            column_of(Integer(0, 5, atoms=()), lattice=Lattice(1.0, 1.0, 0.0, None, slack=0.01)),
             [-0.009, 5.009, 5.011],
             [-0.009, 5.009, 5.0],
         ),
