@@ -161,3 +161,11 @@ def test_boxes_and_groups_are_padded_with_points_of_weight_zero():
     assert (own._groups.low <= own._boxes.low.amin(0) + 2).all()
     assert_allclose(own._groups.low.amin(0), points.min(axis=0))
     assert_allclose(own._groups.high.amax(0), points.max(axis=0))
+
+
+def test_queries_at_once_have_half_a_million_bounds():
+    points, weights, _ = case(2, n=64 * 33 + 5, n_far=0)
+    own, sizes = BoxSums(points, weights, RADIAL_KERNELS["tophat"], 1.0, 1e-6), []
+    own._log_sums = lambda x, excluded: sizes.append(len(x)) or x[:, 0]
+    own.log_density(torch.zeros(2**19 // 34 + 1, 2).double(), 2.0**14)
+    assert sizes == [2**19 // 34, 1]
