@@ -306,6 +306,13 @@ class TableDensity(TakesTables, DensityEstimatorMixin, BaseEstimator):
         -----
         UserWarning
             If an error exceeds a quarter of a nat, or if given levels are in no training row.
+
+        Notes
+        -----
+        Of more than 64 combinations of missing levels the likeliest are summed. With p the probability
+        of the others given the known levels, the error has the term -log(1 - p). The omitted fraction
+        of a row's density has the mean p over rows drawn from the density, so that a log-density is
+        too small by more than t nats with a probability of at most p / (1 - exp(-t)).
         """
         check_is_fitted(self)
         with_error = check_flag("return_error", return_error)
@@ -448,5 +455,6 @@ def _warn_of_errors(error: np.ndarray, largest: float = _LARGE_ERROR) -> None:
         warn_user(
             f"the estimated error of {is_large.sum()} of {len(error)} log-densities is large, up to "
             f"{error.max():.2g} nats: the density varies within the cells of integers and rounded "
-            "columns. Pass return_error=True for all errors."
+            "columns, or more than 64 combinations of missing levels have large probabilities. Pass "
+            "return_error=True for all errors."
         )
