@@ -10,7 +10,7 @@ from sklearn.exceptions import ConvergenceWarning
 
 from .._utils.warnings import warn_user
 from ..kernels._node_error import checked_rows
-from ..solvers import ODESolver
+from ..solvers import Multistep, ODESolver
 from .fitting import FittedModel, make_model
 from .geometry import Geometry
 from .model import DiffusionModel
@@ -18,6 +18,10 @@ from .settings import DEFAULT_TOL, PART_OF_STEPS, ParsedParameters, Resources, S
 
 # Most levels and steps, in multiples of those of tol="auto".
 _MOST_REFINEMENT = 16.0
+# Points are merged up to this many times as far as the bound of a single level allows, if at this many
+# rows that changes log-densities by no more than the bound (the root mean square), and their mean by no
+# more than a fraction of it.
+_MOST_MERGING, _N_MERGING, _MERGING_OF_MEAN = 8.0, 64, 0.125
 
 
 def make_accurate_model(
@@ -26,8 +30,17 @@ def make_accurate_model(
     """Return the model for given scales, refined until its estimated error is at most `tol`, if given.
 
     Numbers of nodes, levels and steps that were given are kept. A warning is issued if the error stays
-    larger, with its value, or if it cannot be estimated.
+    larger, with its value, or if it cannot be estimated. Many points are then merged as far as that
+    accuracy allows.
     """
+    model, attributes = _refined_model(geometry, parsed, bandwidth, sigma, background)
+    return FittedModel(_with_coarser_merging(model, parsed.resources), attributes)
+
+
+def _refined_model(
+    geometry: Geometry, parsed: ParsedParameters, bandwidth: float, sigma: Sigma, background: float
+) -> FittedModel:
+    """Return the model without further merging: points are within the bound of each level."""
     if parsed.tol is None:
         fitted = make_model(geometry, parsed, bandwidth, sigma, background)
         # Levels have different numbers of steps only where sigma is many bandwidths.
@@ -62,6 +75,34 @@ def _enough_refinement(
         # The factor for this error by the order of the solver, with a margin since it is an estimate.
         factor = 1.2 * (error / largest) ** (1 / model.solver.order)
         refinement = min(_MOST_REFINEMENT, refinement * max(1.25, factor))
+
+
+def _with_coarser_merging(model: DiffusionModel, resources: Resources) -> DiffusionModel:
+    """Return the model with points merged as far as the errors of log-densities allow.
+
+    Errors of cells have both signs, so those of log-densities are mostly far below the bound of a
+    level. They are measured with the largest tolerance at training rows, which are as near to the
+    points as held-out rows are, and taken to be proportional to the tolerance.
+    """
+    hierarchy = model.data.hierarchy
+    if not hierarchy.tolerance or not model.source.has_divergence:
+        return model
+
+    def merged(model: DiffusionModel, factor: float) -> DiffusionModel:
+        coarser = replace(hierarchy, tolerance=factor * hierarchy.tolerance)
+        return replace(model, source=replace(model.data, hierarchy=coarser))
+
+    rows, _ = checked_rows(model.data.schedule(resources), _N_MERGING)
+    # One evaluation a level, with alike errors in both. Where these steps are far too long, paths part,
+    # and the difference is too large.
+    steps = (1,) * model.levels.n_levels
+    quick = replace(model, solver=Multistep(), steps_of_levels=steps, tol=None)
+    finer = quick.log_density_in_hull(rows, resources)
+    coarser = merged(quick, _MOST_MERGING).log_density_in_hull(rows, resources)
+    errors = (coarser - finer) / ((_MOST_MERGING - 1) * hierarchy.tolerance)
+    largest = max(float(np.sqrt(np.mean(errors**2))), abs(errors.mean()) / _MERGING_OF_MEAN)
+    # Written so that NaN merges no further.
+    return merged(model, min(_MOST_MERGING, 1 / largest)) if 0 < largest < 1 else model
 
 
 def _solver_error(model: DiffusionModel, resources: Resources) -> float:
