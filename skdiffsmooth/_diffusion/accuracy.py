@@ -100,7 +100,7 @@ def _with_coarser_merging(model: DiffusionModel, resources: Resources) -> Diffus
     finer = quick.log_density_in_hull(rows, resources)
     coarser = merged(quick, _MOST_MERGING).log_density_in_hull(rows, resources)
     errors = (coarser - finer) / ((_MOST_MERGING - 1) * hierarchy.tolerance)
-    largest = max(float(np.sqrt(np.mean(errors**2))), abs(errors.mean()) / _MERGING_OF_MEAN)
+    largest = max(float(np.sqrt(np.mean(errors**2))), abs(float(errors.mean())) / _MERGING_OF_MEAN)
     # Written so that NaN merges no further.
     return merged(model, min(_MOST_MERGING, 1 / largest)) if 0 < largest < 1 else model
 
