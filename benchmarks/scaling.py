@@ -10,7 +10,8 @@ from _problems import engine_case, surface
 from _tables import load
 
 from skdiffsmooth import SmoothedScoreDiffusion
-from skdiffsmooth._diffusion.accuracy import _with_coarser_merging
+from skdiffsmooth._diffusion.accuracy import _with_checked_merging
+from skdiffsmooth._diffusion.fitting import LEAST_MERGING
 from skdiffsmooth._engine.hierarchy import PointHierarchy
 
 N_CHECKED = 20
@@ -29,7 +30,10 @@ def merged(fitted, tolerance):
     """Return a copy of an estimator whose points are merged to a tolerance, with 0 not at all."""
     other, data = copy(fitted), fitted.model_.data
     points = data.hierarchy
-    hierarchy = PointHierarchy.of(points.points, points.weights, tolerance, points.finest)
+    cells = PointHierarchy.of(
+        points.points, points.weights, LEAST_MERGING * tolerance, points.finest
+    )
+    hierarchy = replace(cells, tolerance=tolerance)
     other.model_ = replace(fitted.model_, source=replace(data, hierarchy=hierarchy))
     return other
 
@@ -145,7 +149,7 @@ def single_queries(n=100_000, n_queries=100):
         fitted = SmoothedScoreDiffusion(bandwidth, 2 * bandwidth, background=0.0).fit(X)
         plain = merged(fitted, BOUND)
         checking, chosen = cpu_milliseconds(
-            lambda f=plain: _with_coarser_merging(f.model_, f._resources()), 1e3, repeats=1
+            lambda f=plain: _with_checked_merging(f.model_, f._resources()), 1e3, repeats=1
         )
         exact = merged(fitted, 0.0).score_samples(queries)
         for other, seconds in ((plain, ""), (fitted, f"{checking:.1f}")):

@@ -124,7 +124,7 @@ def test_estimators_within_their_tolerance(estimator, monkeypatch):
     scales = {"bandwidth": 0.3, "sigma": 0.5, "n_levels": 12, "n_steps": 12, "n_nodes": 8}
     exact = estimator(**scales).fit(X)
     monkeypatch.setattr(diffusion_settings, "_LARGEST_EXACT", 0)
-    monkeypatch.setattr(accuracy, "_with_coarser_merging", lambda model, resources: model)
+    monkeypatch.setattr(accuracy, "_with_checked_merging", lambda model, resources: model)
     merged = estimator(**scales).fit(X)
     assert merged.hierarchy_.tolerance == pytest.approx(0.02)
     assert len(merged.hierarchy_.at(0.3)[0]) < 1000
