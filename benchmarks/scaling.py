@@ -148,7 +148,7 @@ def single_queries(n=100_000, n_queries=100):
     for name, (X, queries, bandwidth) in cases.items():
         fitted = SmoothedScoreDiffusion(bandwidth, 2 * bandwidth, background=0.0).fit(X)
         plain = merged(fitted, BOUND)
-        checking, chosen = cpu_milliseconds(
+        checking, _ = cpu_milliseconds(
             lambda f=plain: _with_checked_merging(f.model_, f._resources()), 1e3, repeats=1
         )
         exact = merged(fitted, 0.0).score_samples(queries)
@@ -162,7 +162,6 @@ def single_queries(n=100_000, n_queries=100):
             tolerance = f"{other.hierarchy_.tolerance:.3f}"
             times = f"{spent:.2f}", f"{draw:.2f}"
             row(name, len(X), bandwidth, tolerance, seconds, *times, *errors(found - exact))
-        assert chosen.data.hierarchy.tolerance == fitted.hierarchy_.tolerance
 
 
 def rates():
