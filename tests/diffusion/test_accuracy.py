@@ -215,6 +215,32 @@ def test_points_are_merged_as_far_as_log_densities_allow(errors, expected, monke
     assert found.data.hierarchy.centroids is model.data.hierarchy.centroids
 
 
+@pytest.mark.parametrize("factor", [0.25, 0.3, 1.0, 8.0])
+def test_cells_hold_all_points_at_each_tolerance(factor, monkeypatch):
+    """Weights sum to one and means are the same, at the bandwidth and above."""
+    monkeypatch.setattr(settings, "_LARGEST_EXACT", 79)
+    # So close that they are merged at the bandwidth.
+    rows = np.vstack(
+        [MOONS + 0.02 * shift for shift in np.random.RandomState(0).normal(size=(8, 80, 2))]
+    )
+    geometry = geometry_of(rows, settings=PARSED)
+    model = make_model(geometry, PARSED, 0.3, 0.3).model
+    errors = SIGNS / factor
+    monkeypatch.setattr(
+        DiffusionModel,
+        "log_density_in_hull",
+        lambda model, rows, resources: model.data.hierarchy.tolerance * errors[: len(rows)],
+    )
+    hierarchy = accuracy._with_checked_merging(model, PARSED.resources).data.hierarchy
+    assert hierarchy.tolerance == pytest.approx(0.02 * factor)
+    for scale in (0.3, 0.6, 2.0):
+        points, weights = hierarchy.at(scale)
+        assert len(points) < len(rows)
+        assert weights.sum() == pytest.approx(1)
+        expected = geometry.data.weights @ geometry.coordinates
+        np.testing.assert_allclose(weights @ points, expected, rtol=0, atol=1e-12)
+
+
 def test_models_without_merged_points_or_divergences_stay_the_same(monkeypatch):
     monkeypatch.setattr(DiffusionModel, "log_density_in_hull", None)
     model = make_model(GEOMETRY, PARSED, 0.3, 0.3).model
