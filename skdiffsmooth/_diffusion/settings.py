@@ -21,6 +21,7 @@ from .._utils.validation import (
     check_choice,
     check_even,
     check_integer,
+    check_memory_limit,
     check_real,
     fixed_seed,
 )
@@ -205,7 +206,7 @@ def parse_resources(params: Mapping[str, Any], dtype: str) -> Resources:
     """Return device, dtype, memory limit and workers, from the dict of `get_params`, after checks."""
     return Resources(
         Backend.from_params(params["device"], dtype),
-        check_real("memory_limit", params["memory_limit"], hint="It is in MiB."),
+        check_memory_limit(params["memory_limit"]),
         resolve_n_jobs(params.get("n_jobs", 1)),
         resolve_shards(params.get("shards")),
     )

@@ -26,12 +26,14 @@ from .._utils.draws import draw_points
 from .._utils.estimator import DistanceDensityMixin, on_one_fit
 from .._utils.progress import reports_fit
 from .._utils.rows import split_off_copies, sum_of_weights
+from .._utils.table import column_names
 from .._utils.threads import threads_for
 from .._utils.units import column_range, per_unit
 from .._utils.validation import (
     LARGEST,
     check_bandwidth,
     check_choice,
+    check_memory_limit,
     check_real,
     check_real_array,
     check_size,
@@ -268,7 +270,13 @@ class KDESampler(PosteriorMixin, DistanceDensityMixin, BaseEstimator):
         n_points, d = measured.shape
         with threads_for(n_points**2 * (d + 2)):
             bandwidth = resolve_bandwidth(
-                self.bandwidth, rows, coordinates, kernel, backend, self._memory_limit()
+                self.bandwidth,
+                rows,
+                coordinates,
+                kernel,
+                backend,
+                self._memory_limit(),
+                column_names(X),
             )
         if not coordinates.is_euclidean and not isinstance(self.bandwidth, str):
             bandwidth = check_bandwidth(self.bandwidth, "the metric")
@@ -435,7 +443,7 @@ class KDESampler(PosteriorMixin, DistanceDensityMixin, BaseEstimator):
         )
 
     def _memory_limit(self) -> float:
-        return check_real("memory_limit", self.memory_limit, hint="It is in MiB.")
+        return check_memory_limit(self.memory_limit)
 
     def _draw(self, n: int, rng: np.random.RandomState) -> np.ndarray:
         metric = self.coordinates_
@@ -656,9 +664,6 @@ class KDESampler(PosteriorMixin, DistanceDensityMixin, BaseEstimator):
         with np.errstate(over="ignore"):
             distances = metric.to_metric(rows) - metric.to_metric(self.points_[:1])
             check_size(name, distances / self.bandwidth_, " bandwidths")
-
-    def _breaks_relations(self, X: Any) -> np.ndarray:
-        return self.coordinates_.columns.breaks_relations(self._check_query(X))
 
     def _sums_per_row(self) -> float:
         """See `DensityEstimatorMixin`."""

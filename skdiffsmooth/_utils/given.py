@@ -35,33 +35,34 @@ def resolve_columns(name: str, columns: Any, labels: np.ndarray | None, d: int) 
 
 def _index(name: str, column: Any, labels: np.ndarray | None, d: int) -> int:
     """Return the index of one column."""
+    where = "column" if name in ("column", "columns") else f"{name} column"
     is_index = isinstance(column, int | np.integer) and not isinstance(column, bool)
     if labels is not None:
         matches = [j for j, label in enumerate(labels) if _is_same(label, column)]
         if len(matches) > 1:
             raise ValueError(
-                f"{name} column {column!r} is the label of {len(matches)} columns; expected labels "
+                f"{where} {column!r} is the label of {len(matches)} columns; expected labels "
                 "that differ. Rename the columns, and fit again."
             )
         if matches:
             return matches[0]
         if not is_index or not all(isinstance(label, str) for label in labels):
             raise ValueError(
-                f"{name} column {column!r} is not known; expected one of "
+                f"{where} {column!r} is not known; expected one of "
                 f"{', '.join(map(repr, labels))}, the columns of the training data."
             )
     elif isinstance(column, str):
         raise ValueError(
-            f"{name} column {column!r} is a name, but the training data had no column names; pass an "
+            f"{where} {column!r} is a name, but the training data had no column names; pass an "
             f"index from 0 to {d - 1}, or fit on a DataFrame."
         )
     if not is_index:
         raise TypeError(
-            f"{name} column {column!r} has type {type(column).__name__}; expected an index or a name."
+            f"{where} {column!r} has type {type(column).__name__}; expected an index or a name."
         )
     if not 0 <= column < d:
         raise ValueError(
-            f"{name} column {column!r} is out of range; expected an index from 0 to {d - 1}."
+            f"{where} {column!r} is out of range; expected an index from 0 to {d - 1}."
         )
     return int(column)
 

@@ -96,6 +96,8 @@ def take(rows: Any, which: np.ndarray) -> Any:
     """Return some of the rows of an array or a table."""
     if hasattr(rows, "iloc"):
         return rows.iloc[which]
+    if hasattr(rows, "column_names"):  # a Table of pyarrow
+        return rows.take(np.arange(len(rows))[which])
     # A frame of polars takes indices only.
     return rows[np.flatnonzero(which) if which.dtype == bool else which]
 

@@ -40,6 +40,11 @@ def check_real(
     return number
 
 
+def check_memory_limit(value: Any) -> float:
+    """Return the parameter `memory_limit`, in MiB, as a float above zero."""
+    return check_real("memory_limit", value, hint="It is in MiB.")
+
+
 def check_even(name: str, value: Any, reason: str) -> int:
     """Return `value` as an even int >= 2; `reason` says in the message why it must be even."""
     number = check_integer(name, value, minimum=2)

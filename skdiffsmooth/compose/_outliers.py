@@ -77,7 +77,9 @@ class DensityOutlierDetector(OutlierMixin, DensityEstimatorMixin, BaseEstimator)
         Density that is fitted: any estimator with `fit` and with log-densities in nats as
         `score_samples`, of this package or another. None is ``SmoothedScoreDiffusion()``. A Pipeline of
         transformers and a density becomes a `TransformedDensity`, so that log-densities of folds with
-        different scales can be compared; put other transformers before the detector.
+        different scales can be compared; put other transformers before the detector. A
+        `FrozenEstimator` is not fitted again, so fit it to other rows than X, or more new rows than
+        `contamination` are flagged.
     contamination : float or "auto", default=0.1
         Fraction of the training rows to flag, above 0 and at most 0.5; rows of equal score are flagged
         together or not at all. If the training rows are known to be clean (novelty detection), pass the

@@ -12,7 +12,7 @@ from ._figures import (
     BLUE,
     ORANGE,
     check_number_of_columns,
-    chosen_columns,
+    column_names_of,
     columns_in_order,
     draws_of,
     frame_of,
@@ -90,7 +90,8 @@ class SampleComparisonDisplay:
         TypeError, ValueError
             If X has other columns than the estimator, or there are more than eight columns.
         """
-        shown, names = chosen_columns(estimator, columns)
+        names = column_names_of(estimator)
+        shown = columns_in_order(columns, names)
         check_number_of_columns(shown)
         n = min(len(_columns_of("X", X)[1][0]), _MOST_DRAWS) if n_samples is None else n_samples
         drawn = draws_of(estimator, n, random_state)

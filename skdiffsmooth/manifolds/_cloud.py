@@ -11,7 +11,7 @@ import torch
 
 from .._coordinates.hull import AffineHull
 from .._utils.memory import slices_within
-from .._utils.validation import check_choice, check_integer, check_real, check_real_array
+from .._utils.validation import check_choice, check_integer, check_memory_limit, check_real_array
 from ._base import Constants, ManifoldBase
 from ._dimension import check_n_components
 from ._neighbors import NearestPoints
@@ -85,7 +85,7 @@ class PointCloud(ManifoldBase):
                 "points holds NaN or infinity; expected finite values. Drop those rows or impute them."
             )
         self.points = points
-        self.memory_limit = check_real("memory_limit", memory_limit, hint="It is in MiB.")
+        self.memory_limit = check_memory_limit(memory_limit)
         self._dimension = check_n_components(n_components, points, points.shape[1])
         self.n_neighbors = self._check_neighbors(n_neighbors)
         self._nearest = NearestPoints(points, self.memory_limit)
