@@ -48,7 +48,7 @@ _REFINEMENT_OVER_MIXTURES, _MORE_NODES, _MOST_DIMENSIONS = 2, 8, 10
 # error of the divergences over rows is then corrected.
 _MOST_FRAMES = 64
 # Cells are made for this part of the tolerance of merging, which may be lowered afterwards.
-LEAST_MERGING = 0.25
+LEAST_MERGING = 0.5
 # Most rows with which candidates are compared and tails chosen.
 MOST_ROWS = 2000
 

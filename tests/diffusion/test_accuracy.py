@@ -177,14 +177,14 @@ SIGNS = np.resize([1.0, -1.0], 64)
         (0.5 * SIGNS, 2.0),
         (0.99 * SIGNS, 1 / 0.99),
         (1.25 * SIGNS, 0.8),
-        (3.9 * SIGNS, 1 / 3.9),
-        (4.1 * SIGNS, 0.25),
+        (1.9 * SIGNS, 1 / 1.9),
+        (2.1 * SIGNS, 0.5),
         (SIGNS / 7.9, 7.9),
         (SIGNS / 8.1, 8.0),
         (np.full(64, 0.0625), 2.0),
         (np.full(64, -0.0625), 2.0),
-        (np.full(64, 0.25), 0.5),
-        (np.full(64, -1.0), 0.25),
+        (np.full(64, 0.2), 0.625),
+        (np.full(64, -1.0), 0.5),
         (0.25 * SIGNS + 0.05, 2.5),
         (np.zeros(64), 1.0),
         (np.where(SIGNS > 0, 0.1, np.nan), 1.0),
@@ -215,7 +215,7 @@ def test_points_are_merged_as_far_as_log_densities_allow(errors, expected, monke
     assert found.data.hierarchy.centroids is model.data.hierarchy.centroids
 
 
-@pytest.mark.parametrize("factor", [0.25, 0.3, 1.0, 8.0])
+@pytest.mark.parametrize("factor", [0.5, 0.6, 1.0, 8.0])
 def test_cells_hold_all_points_at_each_tolerance(factor, monkeypatch):
     """Weights sum to one and means are the same, at the bandwidth and above."""
     monkeypatch.setattr(settings, "_LARGEST_EXACT", 79)
