@@ -42,6 +42,7 @@ from .._utils.units import common_unit, per_unit
 from .._utils.validation import (
     check_bandwidth,
     check_choice,
+    check_count,
     check_integer,
     check_memory_limit,
     check_real,
@@ -368,10 +369,7 @@ class CoarseScoreDiffusion(PosteriorMixin, DistanceDensityMixin, BaseEstimator):
         """Raise an error if a parameter of the local polynomials is not valid."""
         if (degree := check_integer("degree", self.degree, minimum=0)) not in DEGREES:
             raise ValueError(f"degree={degree} is out of range; expected 0, 1, 2 or 3.")
-        if isinstance(self.n_neighbors, str):
-            check_choice("n_neighbors", self.n_neighbors, ("auto",), hint="Or pass an integer.")
-        else:
-            check_integer("n_neighbors", self.n_neighbors)
+        check_count("n_neighbors", self.n_neighbors)
 
     def _check_manifold_unit(self, coordinates: LinearMetric) -> None:
         """Raise ValueError if a manifold is given, in units of X, and the metric has other units."""
@@ -535,8 +533,9 @@ class CoarseScoreDiffusion(PosteriorMixin, DistanceDensityMixin, BaseEstimator):
             if n_atoms:
                 warn_user(
                     f"{n_atoms} of {len(X)} rows have log-density +inf: their projection is a point "
-                    "that has positive probability, such as the end of a curve, or a place where the learned "
-                    "manifold has no extent. Raise n_neighbors, lower degree, or fit with a bandwidth."
+                    "that has positive probability, such as the end of a curve, or a place where the "
+                    "learned manifold has no extent. Raise n_neighbors, lower degree, or fit with a "
+                    "bandwidth."
                 )
             if not self.fills_space_:
                 return log_density - self.n_components_ * math.log(unit)

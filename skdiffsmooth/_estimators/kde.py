@@ -61,14 +61,6 @@ def _check_suits_periods(kernel: Any, metric: Any, periods: np.ndarray) -> None:
     check_metric_of_periods(metric, periods)
 
 
-def _check_rtol(rtol: Any) -> float:
-    hint = "It is a relative error, such as 1e-6."
-    checked = check_real("rtol", rtol, strict=False, hint=hint)
-    if checked > _LARGEST_RTOL:
-        raise ValueError(f"{rtol=} is out of range; expected at most {_LARGEST_RTOL}. {hint}")
-    return checked
-
-
 def _check_extent(points: np.ndarray, bandwidth: Any) -> None:
     """Raise an error if squared distances between points (n, d), in bandwidths, would overflow."""
     low, high = column_range(points)
@@ -280,7 +272,8 @@ class KDESampler(PosteriorMixin, DistanceDensityMixin, BaseEstimator):
             )
         if not coordinates.is_euclidean and not isinstance(self.bandwidth, str):
             bandwidth = check_bandwidth(self.bandwidth, "the metric")
-        rtol = _check_rtol(self.rtol)
+        hint = "It is a relative error, such as 1e-6."
+        rtol = check_real("rtol", self.rtol, strict=False, maximum=_LARGEST_RTOL, hint=hint)
         _check_extent(measured, bandwidth)
         periods_of_metric, memory_limit = coordinates.periods, self._memory_limit()
         origin = origin_of(measured, periods_of_metric)

@@ -51,10 +51,7 @@ def _given(name: str, value: Any) -> float | None:
     if isinstance(value, str):
         check_choice(name, value, ("auto",), hint=hint)
         return None
-    number = check_real(name, value, minimum=smallest, strict=False, hint=hint)
-    if number > largest:
-        raise ValueError(f"{name}={number:g} is above {largest:.3g}, the largest value. {hint}")
-    return number
+    return check_real(name, value, minimum=smallest, strict=False, maximum=largest, hint=hint)
 
 
 class SphericalScoreDiffusion(DensityEstimatorMixin, BaseEstimator):

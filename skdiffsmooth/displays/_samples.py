@@ -7,7 +7,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from .._utils.validation import check_detached
+from .._utils.validation import check_detached, check_finite
 from ._figures import (
     BLUE,
     ORANGE,
@@ -251,11 +251,7 @@ def _coded(name: Any, real: np.ndarray, drawn: np.ndarray) -> tuple[np.ndarray, 
         is_number = False
     if is_number:
         for source, column in zip(("X", "drawn"), values, strict=True):
-            if not np.all(np.isfinite(column)):
-                raise ValueError(
-                    f"column {name!r} of {source} holds NaN or infinity; expected finite numbers. Drop "
-                    "or fill those rows first."
-                )
+            check_finite(f"column {name!r} of {source}", column, "Drop or fill those rows first.")
         return values[0], values[1], None
     levels, codes = np.unique(np.concatenate([real, drawn]).astype(str), return_inverse=True)
     return codes[: len(real)].astype(float), codes[len(real) :].astype(float), levels.tolist()
