@@ -12,12 +12,13 @@ from sklearn.frozen import FrozenEstimator
 from sklearn.utils.parallel import delayed
 
 from .._diffusion.estimator import BaseScoreDiffusion
+from .._diffusion.fitting import NodeChoice
 from .._utils.parallel import results_of
 from .._utils.progress import counted
 from .._utils.rows import TrainingRows
 from .._utils.warnings import warn_user
 from ..bases import ManifoldParzen, resolve_base
-from ._members import Folds, fit_member, held_out_log_density
+from ._members import Folds, fit_member, held_out_log_density, unwrap
 from ._transformed import TransformedDensity
 
 _Result = TypeVar("_Result")
@@ -98,12 +99,13 @@ class MemberTrials:
 
     def _score(self, batch: Sequence[int]) -> None:
         """Fit members to the training rows of each fold, and score its held-out rows."""
+        is_once = self.settings == "once"
         unfitted = {
-            k: self.members[k][1] if self.settings == "fold" else with_settings(self.fits[k])
-            for k in batch
+            k: with_settings(self.fits[k]) if is_once else self.members[k][1] for k in batch
         }
+        nodes = {k: _nodes_of(self.fits[k]) if is_once else None for k in batch}
         calls = [
-            self._call(k, held_out_log_density, unfitted[k], self.rows, train, test)
+            self._call(k, held_out_log_density, unfitted[k], self.rows, train, test, nodes[k])
             for k in batch
             for train, test in self.folds
         ]
@@ -144,6 +146,14 @@ def with_settings(fitted: Any) -> Any:
         # The solver is kept too: rows for which its steps are too long are computed again in any case.
         chosen["solver"] = fitted.model_.solver
     return estimator.set_params(**chosen)
+
+
+def _nodes_of(fitted: Any) -> NodeChoice | None:
+    """Return the nodes of a fitted diffusion, which a search or transformation may contain, or None."""
+    model = unwrap(fitted)
+    if isinstance(model, TransformedDensity):
+        return _nodes_of(model.estimator_)
+    return getattr(model, "_nodes_", None)
 
 
 def _attempt(optional: bool, work: Callable[..., _Result], *arguments: Any) -> _Result | ValueError:
