@@ -28,7 +28,8 @@ class MemberTrials:
     """Fits of named members to all rows, and to the training rows of each fold.
 
     `settings` is "once" or "fold", as in DensityStacking. If a member cannot be fitted, it is left out
-    if it is `optional`; otherwise the error is raised.
+    if it is `optional`; otherwise the error is raised. `fits` are fits to all rows that exist already, by
+    the index of the member.
     """
 
     def __init__(
@@ -39,6 +40,7 @@ class MemberTrials:
         optional: list[bool],
         settings: str,
         n_jobs: int | None,
+        fits: dict[int, Any],
     ) -> None:
         self.members = members
         self.rows = rows
@@ -48,7 +50,7 @@ class MemberTrials:
         self.n_jobs = n_jobs
         # Keys are indices of members. `log_densities` are those of held-out rows (n_kept,), NaN for
         # rows in no test set; `errors` are those of members that were left out.
-        self.fits: dict[int, Any] = {}
+        self.fits = dict(fits)
         self.log_densities: dict[int, np.ndarray] = {}
         self.errors: dict[int, ValueError] = {}
 
@@ -85,8 +87,8 @@ class MemberTrials:
         return [self.members[k][0] for k in scored], [self.fits[k] for k in scored], log_density
 
     def _fit(self, batch: Sequence[int]) -> None:
-        """Fit members to all rows."""
-        rows = self.rows
+        """Fit members to all rows, unless they are fitted."""
+        rows, batch = self.rows, [k for k in batch if k not in self.fits]
         calls = [
             self._call(k, fit_member, clone(self.members[k][1]), rows.given, rows.weight)
             for k in batch
