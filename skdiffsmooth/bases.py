@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from scipy.spatial.distance import cdist
-from scipy.special import logsumexp
 from sklearn.base import BaseEstimator, clone
 from sklearn.frozen import FrozenEstimator
 

@@ -172,8 +172,8 @@ def make_model(
     if background or (is_candidate and parsed.background != 0):
         model = replace(model, tail=_tail(model, geometry, parsed.resources))
     fitted_sigma = unit * (requested if callable(sigma) else sigma)
-    attributes = {"sigma_": fitted_sigma, "noise_": noise, "node_error_": error, "error_": error}
-    attributes["_nodes_"] = NodeChoice(kernel.rank, rule, error, shifts)
+    attributes: dict[str, Any] = {"sigma_": fitted_sigma, "noise_": noise, "node_error_": error}
+    attributes |= {"error_": error, "_nodes_": NodeChoice(kernel.rank, rule, error, shifts)}
     return FittedModel(model, attributes | geometry.learned)
 
 

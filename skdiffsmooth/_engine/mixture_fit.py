@@ -53,10 +53,10 @@ def is_restart(mixture: Any, first: Any) -> bool:
 def fit_restarts(mixtures: list[Any], X: np.ndarray, memory_limit: float) -> None:
     """Fit mixtures that differ in their seeds only to rows X (n, d), in place.
 
-    They get the weights, means and covariances of ``GaussianMixture.fit``, up to rounding: all components
-    of all mixtures are computed by one product with the squares and products of the columns. If these
-    would lose the digits of narrow components, or do not fit into `memory_limit` MiB, the mixtures are
-    fitted one by one.
+    They get the weights, means and covariances of ``GaussianMixture.fit``, up to rounding: all
+    components of all mixtures are computed by one product with the squares and products of the columns.
+    If these would lose the digits of narrow components, or do not fit into `memory_limit` MiB, the
+    mixtures are fitted one by one.
     """
     first, (n, d) = mixtures[0], X.shape
     rows = X - X.mean(axis=0)
@@ -118,7 +118,11 @@ def _fit_together(mixtures: list[Any], X: np.ndarray, features: torch.Tensor) ->
     center = X.mean(axis=0)
     for mixture, *parameters in zip(mixtures, *fits, strict=True):
         weights, means, covariances = (each.numpy() for each in parameters)
-        mixture.weights_, mixture.means_, mixture.covariances_ = weights, means + center, covariances
+        mixture.weights_, mixture.means_, mixture.covariances_ = (
+            weights,
+            means + center,
+            covariances,
+        )
 
 
 def _features(rows: torch.Tensor) -> torch.Tensor:

@@ -28,8 +28,8 @@ class MemberTrials:
     """Fits of named members to all rows, and to the training rows of each fold.
 
     `settings` is "once" or "fold", as in DensityStacking. If a member cannot be fitted, it is left out
-    if it is `optional`; otherwise the error is raised. `fits` are fits to all rows that exist already, by
-    the index of the member.
+    if it is `optional`; otherwise the error is raised. `fits` are fits to all rows that exist already,
+    by the index of the member.
     """
 
     def __init__(

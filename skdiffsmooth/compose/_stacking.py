@@ -403,7 +403,7 @@ class DensityStacking(PosteriorMixin, DensityOfColumnsMixin, BaseEstimator):
     ) -> tuple[list[tuple[str, Any]], dict[int, Any]]:
         """Return the default members, and fits to all rows by the index of the member.
 
-        With settings="once" the settings are from one fit to all rows, which is that of the first member.
+        With settings="once" the settings are from one fit to all rows: that of the first member.
         """
         smoothed: Any = SmoothedScoreDiffusion()
         fits = {}
