@@ -15,6 +15,7 @@ from sklearn.utils import get_tags
 from sklearn.utils.parallel import delayed
 from sklearn.utils.validation import has_fit_parameter
 
+from .._diffusion.fitting import NodeChoice, nodes_of_whole
 from .._estimators.smoothed import SmoothedScoreDiffusion
 from .._utils.estimator import DensityEstimatorMixin
 from .._utils.parallel import results_of
@@ -194,11 +195,20 @@ def out_of_fold(label: str, estimator: Any, rows: TrainingRows, folds: Folds) ->
 
 
 def held_out_log_density(
-    label: str, estimator: Any, rows: TrainingRows, train: np.ndarray, test: np.ndarray
+    label: str,
+    estimator: Any,
+    rows: TrainingRows,
+    train: np.ndarray,
+    test: np.ndarray,
+    nodes: NodeChoice | None = None,
 ) -> np.ndarray:
-    """Return the log-densities of the test rows of one fold under a clone fitted to the others."""
+    """Return the log-densities of the test rows of one fold under a clone fitted to the others.
+
+    `nodes` are those of the fit to all rows, or None if they are to be chosen.
+    """
     weight = None if rows.weight is None else rows.weight[train]
+    table = shared_table(estimator, rows.whole)
     # Warnings are given once, by the fit to all rows.
-    with parts_of_table(shared_table(estimator, rows.whole)), without_warnings():
+    with parts_of_table(table), nodes_of_whole(nodes), without_warnings():
         fitted = fit_member(label, clone(estimator), take(rows.given, train), weight)
     return log_density_of(label, fitted, take(rows.given, test))
