@@ -40,7 +40,7 @@ class Fold:
         parsed: ParsedParameters,
         *,
         is_screening: bool,
-        first: Fold | None = None,
+        first: Fold | None,
     ) -> None:
         self.geometry, self.held_out, self.parsed = geometry, held_out, parsed
         self.is_screening, self._first = is_screening, first

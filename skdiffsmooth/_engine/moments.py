@@ -147,7 +147,7 @@ class Denoiser(Protocol):
         self, x: torch.Tensor, v: float, *, exclude: torch.Tensor | None = None
     ) -> torch.Tensor:
         """Return log p_v in nats, shape (B,)."""
-        ...
+        return self.moments(x, v, Nodes.single(x), exclude=exclude).log_density
 
     def moments(
         self,
