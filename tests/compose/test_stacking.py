@@ -787,7 +787,7 @@ def test_a_log_density_that_is_no_number_is_an_error(value):
 
 
 def test_a_fit_that_fails_leaves_the_old_one_whole():
-    model = DensityStacking(pair(NARROW, WIDE)).fit(table())
+    model = DensityStacking(pair(clone(NARROW), clone(WIDE))).fit(table())
     before = {name: value for name, value in vars(model).items() if name.endswith("_")}
     model.set_params(m1__bandwidth=-1.0)
     with pytest.raises(ValueError, match="member 'm1'"):
