@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -11,6 +10,7 @@ import torch
 from .._coordinates.embedding import Embedding
 from .._engine.periodic import PeriodicPosterior, make_posterior
 from .._engine.posterior import Posterior
+from .._utils.cached import cached_property
 from ..bandwidth import Queries
 from .background import Tail, tail_log_density
 from .fitting import make_model

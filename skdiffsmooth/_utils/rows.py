@@ -7,13 +7,13 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
-from functools import cached_property
 from typing import Any
 
 import numpy as np
 from sklearn.utils import _safe_indexing
 from sklearn.utils.validation import _num_samples
 
+from .cached import cached_property
 from .column_precision import ColumnPrecision, column_precision, far_columns, has_extent
 from .near_rows import distinct_rows, near_rows, representatives
 from .periods import column_labels, reduced, resolve_periods

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
+from .._utils.cached import cached_property
 from .._utils.validation import check_choice, check_real, check_real_array, wrong_type
 from ..manifolds._cumulative import Cumulative
 

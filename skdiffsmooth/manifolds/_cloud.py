@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import copy
-from functools import cached_property
 from typing import Any
 
 import torch
 
 from .._coordinates.hull import AffineHull
+from .._utils.cached import cached_property
 from .._utils.memory import slices_within
 from .._utils.validation import check_count, check_finite, check_memory_limit, check_real_array
 from ._base import Constants, ManifoldBase

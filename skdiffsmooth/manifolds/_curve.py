@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 
 from .._coordinates.hull import AffineHull
+from .._utils.cached import cached_property
 from .._utils.memory import slices_within
 from .._utils.validation import check_flag, check_memory_limit, check_real, check_real_array
 from ._base import ManifoldInHull, across_border

@@ -179,9 +179,8 @@ class DrawnColumn:
         if len(distinct) > n_bins:
             ordered = np.sort(self.values)
             low, high = ordered[[len(ordered) // 100, -1 - len(ordered) // 100]]
-            targets = [low + (high - low) * (k / (n_bins - 2)) for k in range(n_bins - 1)]
-            if n_bins == 2:
-                targets = [low + (high - low) / 2]
+            steps = [0.5] if n_bins == 2 else np.arange(n_bins - 1) / (n_bins - 2)
+            targets = [low + (high - low) * step for step in steps]
             at_atoms = np.searchsorted(distinct, self.atoms)
             at_targets = np.searchsorted(distinct, np.array(targets, dtype=distinct.dtype))
             starts = np.unique([0, *at_targets, *at_atoms, *at_atoms + 1])

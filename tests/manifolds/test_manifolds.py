@@ -510,7 +510,10 @@ def test_default_basis_is_the_whole_space():
         (([0.0, 0.0], 1.0, [[1.0], [0.0]]), r"basis has shape \(2, 1\)"),
         (([0.0, 0.0], 1.0, np.eye(3)), r"basis has shape \(3, 3\)"),
         (([0.0, 0.0], 1.0, np.ones((2, 2))), "columns of basis are linearly dependent"),
-        (([0.0, 0.0], 1.0, np.full((2, 2), np.inf)), "basis holds . values that are NaN or infinite"),
+        (
+            ([0.0, 0.0], 1.0, np.full((2, 2), np.inf)),
+            "basis holds . values that are NaN or infinite",
+        ),
     ],
 )
 @pytest.mark.parametrize("shape", [Sphere, Circle])
@@ -584,7 +587,11 @@ def test_where_a_torus_has_no_nearest_point():
         ((np.zeros((3, 1)), 1.0, 0.1), ValueError, "one finite point of shape"),
         (([0, 0, np.nan], 1.0, 0.1), ValueError, "finite"),
         ((np.zeros(3), 0.0, 0.1), ValueError, "radius=0.0 is out of range"),
-        ((np.zeros(3), 1.0, 1.0), ValueError, "tube_radius=1.0 is out of range; expected a finite number > 0 and < 1"),
+        (
+            (np.zeros(3), 1.0, 1.0),
+            ValueError,
+            "tube_radius=1.0 is out of range; expected a finite number > 0 and < 1",
+        ),
         ((np.zeros(3), 1.0, "1"), TypeError, "tube_radius='1' has type str"),
         ((np.zeros(4), 1.0, 0.1), ValueError, r"basis has shape \(4, 4\)"),
         (

@@ -211,7 +211,8 @@ def weights_by_loops(part, level, x):
     for i, own in enumerate(part.x[:, 0]):
         distance = abs(x - own) % 24
         near[i] = of_levels[i] * math.exp(-((min(distance, 24 - distance) / part.of_x[0]) ** 2) / 2)
-    return 0.98 * near / near.sum() + 0.02 * of_levels
+    b = _amounts._BACKGROUND
+    return (1 - b) * near / near.sum() + b * of_levels
 
 
 def density_by_loops(part, level, x, y):
@@ -229,7 +230,8 @@ def density_by_loops(part, level, x, y):
         y, line + part.weights @ part.residual, factor * part.deviation
     )[known].prod()
     about_all = stats.logistic.pdf(y, center, factor * np.maximum(of_all, part.deviation))
-    return 0.98 * near + 0.02 * (about_line + about_all[known].prod()) / 2
+    b = _amounts._BACKGROUND
+    return (1 - b) * near + b * (about_line + about_all[known].prod()) / 2
 
 
 @pytest.mark.parametrize("width", [3.0, np.inf])
@@ -325,10 +327,10 @@ def test_backgrounds_are_about_the_regression_and_about_all_rows():
 def conditional_cdf(part, level, x, given, end):
     """Return the distribution function of the second amount given the first one, unless it is NaN."""
     line = part.regression.at(np.array([[x]]), np.array([[level]]))[0]
-    parts = []
+    parts, b = [], _amounts._BACKGROUND
     for i, weight in enumerate(weights_by_loops(part, level, x)):
         center = line + part.residual[i]
-        parts.append((0.98 * weight, stats.norm, center, part.of_y))
+        parts.append(((1 - b) * weight, stats.norm, center, part.of_y))
     center = part.weights @ part.y
     of_all = np.sqrt(part.weights @ (part.y - center) ** 2)
     factor = math.sqrt(3) / math.pi
@@ -336,7 +338,7 @@ def conditional_cdf(part, level, x, given, end):
         (line + part.weights @ part.residual, part.deviation),
         (center, np.maximum(of_all, part.deviation)),
     ):
-        parts.append((0.01, stats.logistic, about, scale * factor))
+        parts.append((b / 2, stats.logistic, about, scale * factor))
     masses = [
         weight * (1 if np.isnan(given) else kind.pdf(given, about[0], scale[0]))
         for weight, kind, about, scale in parts
@@ -345,10 +347,12 @@ def conditional_cdf(part, level, x, given, end):
     return np.dot(masses, below) / np.sum(masses)
 
 
+@pytest.mark.parametrize("background", [0.02, 0.5])
 @pytest.mark.parametrize("given", [np.nan, 0.4, 30.0])
-def test_draws_of_amounts_have_their_conditional_distribution(given):
+def test_draws_of_amounts_have_their_conditional_distribution(monkeypatch, given, background):
     """At 30 only the background reaches the given value."""
-    part, n = part_of(), 3000
+    monkeypatch.setattr(_amounts, "_BACKGROUND", background)
+    part, n = part_of(), 6000
     x, levels = np.full((n, 1), 5.0), np.full((n, 1), 1)
     condition = np.tile([given, np.nan], (n, 1))
     drawn = part.draw(levels, x, condition, condition, np.random.RandomState(0))
@@ -521,7 +525,7 @@ def test_likelihoods_of_left_out_rows_against_loops(width, lam):
 
 def test_no_other_bandwidth_is_likelier():
     """Of the tried ones: the last of equally likely ones is taken, the widest kernel."""
-    part = part_of()
+    part = part_of(of_x=np.array([np.inf]))
     choice = choice_of(part, np.arange(6))
     scale = np.array([6.0])
     found = choice.choose(scale)
@@ -644,30 +648,81 @@ def test_maps_come_back_from_everywhere(mapped):
 @pytest.mark.parametrize("chosen", range(9))
 def test_every_bandwidth_of_the_grid_is_tried(monkeypatch, chosen):
     """A likelihood that prefers one of the calls for each coordinate."""
-    part = replace(part_of(), kernels=[])
+    part = part_of(kernels=[], of_x=np.array([np.inf]))
     choice = choice_of(part)
     scale, calls = np.array([6.0]), []
 
     def prefers(others, near, close):
-        calls.append(1)
         # Eight bandwidths of x, then nine of each y, in each pass.
-        position = (len(calls) - 1) % 26
+        position = len(calls) % 26
+        calls.append((others, near, close))
         position = position if position < 8 else (position - 8) % 9
         return float(position == chosen)
 
     monkeypatch.setattr(choice, "likelihood", prefers)
     found = choice.choose(scale)
-    of_x = (0.1, 0.2, 0.35, 0.6, 1.0, 1.7, 3.0, np.inf)
-    of_y = (0.05, 0.08, 0.12, 0.18, 0.25, 0.35, 0.5, 0.7, 1.0)
+    of_x = 6.0 * np.array([0.1, 0.2, 0.35, 0.6, 1.0, 1.7, 3.0, np.inf])
+    of_y = np.array([0.05, 0.08, 0.12, 0.18, 0.25, 0.35, 0.5, 0.7, 1.0])
     # Of equally likely ones the widest is taken.
-    assert found.of_x[0] == 6.0 * (of_x[chosen] if chosen < 8 else np.inf)
+    chosen_width = of_x[min(chosen, 7)]
+    assert found.of_x[0] == chosen_width
     np.testing.assert_allclose(found.of_y, of_y[chosen] * part.deviation)
-    # The second pass changes nothing, and is the last.
-    assert len(calls) == 52
+
+    tried, heights = [], part.of_y.copy()
+    for _ in range(2):  # the second pass changes nothing, and is the last
+        tried += [(width, heights.copy()) for width in of_x]
+        for g in range(2):
+            for height in of_y * part.deviation[g]:
+                heights[g] = height
+                tried.append((chosen_width, heights.copy()))
+            heights[g] = of_y[chosen] * part.deviation[g]
+    for (others, near, close), (width, of_call) in zip(calls, tried, strict=True):
+        np.testing.assert_array_equal(others, choice.others)
+        np.testing.assert_allclose(near - choice.of_x(0, width), 0, atol=1e-8)
+        expected = choice.of_y(0, of_call[0]) + choice.of_y(1, of_call[1])
+        np.testing.assert_allclose(close, expected, atol=1e-8)
+
+
+def test_kernels_of_levels_are_chosen_by_the_same_likelihood(monkeypatch):
+    part, seen = part_of(of_x=np.array([np.inf])), []
+    choice = choice_of(part)
+
+    def record(kernels, levels, weights, judges, kept, closeness):
+        seen.append((levels, weights, judges, kept, closeness))
+        return [replace(kernel, lam=0.7) for kernel in kernels]
+
+    monkeypatch.setattr(_amounts, "choose_lambdas", record)
+    others_of_calls = []
+    likelihood = choice.likelihood
+    monkeypatch.setattr(
+        choice, "likelihood", lambda *a: others_of_calls.append(a[0]) or likelihood(*a)
+    )
+    found = choice.choose(np.array([6.0]))
+    assert found.kernels[0].lam == 0.7
+    table = replace(part.kernels[0], lam=0.7).table
+    of_levels = table[part.levels[choice.judges, 0]][:, part.levels[:, 0]]
+    for others in others_of_calls:
+        np.testing.assert_allclose(others, choice.others * of_levels)
+    # In the second pass with the bandwidths of the first.
+    assert len(seen) >= 2
+    for (levels, weights, judges, kept, closeness), width, heights in (
+        (seen[0], np.inf, part.of_y), (seen[-1], found.of_x[0], found.of_y),
+    ):  # fmt: skip
+        assert levels is part.levels
+        assert weights is part.weights
+        assert judges is choice.judges
+        near = np.zeros_like(kept) + choice.of_x(0, width)
+        np.testing.assert_allclose(
+            kept, choice.kept * np.exp(near - near.max(axis=1, keepdims=True)), atol=1e-12
+        )
+        close = choice.of_y(0, heights[0]) + choice.of_y(1, heights[1])
+        np.testing.assert_allclose(
+            closeness, np.exp(close - close.max(axis=1, keepdims=True)), atol=1e-12
+        )
 
 
 def test_passes_over_bandwidths_end_after_four(monkeypatch):
-    choice, calls = choice_of(replace(part_of(), kernels=[])), []
+    choice, calls = choice_of(part_of(kernels=[], of_x=np.array([np.inf]))), []
 
     def varies(others, near, close):
         calls.append(1)
@@ -681,11 +736,11 @@ def test_passes_over_bandwidths_end_after_four(monkeypatch):
 def test_an_indicator_needs_a_gain_of_a_hundredth():
     """A column of levels that changes log variances by less is not in the regression."""
     rng = np.random.default_rng(0)
-    n = 400
+    n = 150
     x, levels = rng.normal(size=(n, 1)), rng.integers(0, 2, (n, 1))
     noise = rng.normal(size=n)
     weights = np.full(n, 1 / n)
-    for effect, has_indicator in ((0.12, False), (0.4, True)):
+    for effect, has_indicator in ((0.1, False), (0.7, True)):
         y = (x[:, 0] + effect * (levels[:, 0] - 0.5) + noise)[:, None]
         setting = setting_of(x, weights, np.ones(n), levels, [2])
         without, errors = _amounts._regress(x, y, setting._replace(n_levels=[]))
