@@ -536,7 +536,7 @@ class CoarseScoreDiffusion(PosteriorMixin, DistanceDensityMixin, BaseEstimator):
             if n_atoms:
                 warn_user(
                     f"{n_atoms} of {len(X)} rows have log-density +inf: their projection is a point "
-                    "that has positive probability, such as the end of a curve, or a place where the learned "
+                    "that has positive probability, such as the end of a curve, or where the learned "
                     "manifold has no extent. Raise n_neighbors, lower degree, or fit with a bandwidth."
                 )
             if not self.fills_space_:

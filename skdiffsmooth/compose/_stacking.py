@@ -79,7 +79,8 @@ class DensityStacking(PosteriorMixin, DensityOfColumnsMixin, BaseEstimator):
         `score_samples`, of this package or another (KernelDensity, GaussianMixture). "drop" in the
         place of an estimator leaves it out. A `FrozenEstimator` is not fitted again, so fit it to other
         rows than X, or its weight is too large. A broad member, such as a GaussianMixture of one
-        component, gives rows far from all others a higher density. None takes the densities of this package:
+        component, gives rows far from all others a higher density. None takes the densities of this
+        package:
         SmoothedScoreDiffusion of the rows and of rows mapped by splines through the quantiles of each
         column, manifold Parzen windows, and Gaussian mixtures of 1 to 32 components (the mean of eight
         restarts each; not with sample weights). Members that cannot be fitted to X are left out with
