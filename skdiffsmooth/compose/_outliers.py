@@ -433,14 +433,8 @@ def _check_contamination(contamination: Any) -> float | None:
         hint = "Or pass a number > 0 and <= 0.5."
         check_choice("contamination", contamination, ("auto",), hint=hint)
         return None
-    hint = "It is at most 0.5; or pass 'auto'."
-    fraction = check_real("contamination", contamination, hint=hint)
-    if fraction > 0.5:
-        raise ValueError(
-            f"contamination={contamination!r} is out of range; expected a number > 0 and <= 0.5, the "
-            "fraction of training rows to flag, or 'auto'."
-        )
-    return fraction
+    hint = "It is the fraction of training rows to flag; or pass 'auto'."
+    return check_real("contamination", contamination, maximum=0.5, hint=hint)
 
 
 def _threshold(scores: np.ndarray, weights: np.ndarray, contamination: float | None) -> float:

@@ -80,11 +80,10 @@ class DensityStacking(PosteriorMixin, DensityOfColumnsMixin, BaseEstimator):
         place of an estimator leaves it out. A `FrozenEstimator` is not fitted again, so fit it to other
         rows than X, or its weight is too large. A broad member, such as a GaussianMixture of one
         component, gives rows far from all others a higher density. None takes the densities of this
-        package:
-        SmoothedScoreDiffusion of the rows and of rows mapped by splines through the quantiles of each
-        column, manifold Parzen windows, and Gaussian mixtures of 1 to 32 components (the mean of eight
-        restarts each; not with sample weights). Members that cannot be fitted to X are left out with
-        a warning. Add a ManifoldAdaptedDiffusion where rows lie on a curved sheet.
+        package: SmoothedScoreDiffusion of the rows and of rows mapped by splines through the
+        quantiles of each column, manifold Parzen windows, and Gaussian mixtures of 1 to 32 components
+        (the mean of eight restarts each; not with sample weights). Members that cannot be fitted to X
+        are left out with a warning. Add a ManifoldAdaptedDiffusion where rows lie on a curved sheet.
     cv : int, cross-validation splitter, iterable of (train, test) or "prefit", default=5
         How rows are held out. An integer makes that many shuffled folds, the same at every fit, in
         which equal rows are in the same fold, so that no held-out row has a copy among the training

@@ -28,7 +28,8 @@ from skdiffsmooth.tables import (
     probability,
     quantile,
 )
-from skdiffsmooth.tables._summaries import _DrawnColumn, _mixed_terms
+from skdiffsmooth.tables._draws import DrawnColumn
+from skdiffsmooth.tables._mutual_information import _mixed_terms
 
 N_ERRORS = 4.5
 ROWS = np.random.RandomState(0).normal(size=(60, 2)) * [1, 20]
@@ -320,8 +321,7 @@ def test_mutual_information_does_not_depend_on_fine_rounding(unit):
     exact = np.column_stack(_gaussian(0.83)(np.random.RandomState(0), 5000))
     rounded = np.round(exact / unit) * unit
     columns = (
-        _DrawnColumn(k, values, None, False, (), unit, None, k)
-        for k, values in enumerate(rounded.T)
+        DrawnColumn(k, values, None, False, (), unit, None, k) for k, values in enumerate(rounded.T)
     )
     terms = _mixed_terms(*(column.coordinates() for column in columns))
     # The standard error of the mean of 5000 terms is 0.015.
