@@ -10,12 +10,20 @@ import pytest
 from scipy.stats import norm
 
 from skdiffsmooth import KDESampler
-from skdiffsmooth.tables import _summaries, cdf, marginal, mutual_information, probability, quantile
-from skdiffsmooth.tables._summaries import _DrawnColumn, _Draws
+from skdiffsmooth.tables import (
+    _draws,
+    _mutual_information,
+    cdf,
+    marginal,
+    mutual_information,
+    probability,
+    quantile,
+)
+from skdiffsmooth.tables._draws import DrawnColumn, Draws
 
 
 def drawn(values, levels=None, is_ordered=False, atoms=(), unit=0.0, period=None, index=0):
-    return _DrawnColumn("a", np.asarray(values), levels, is_ordered, atoms, unit, period, index)
+    return DrawnColumn("a", np.asarray(values), levels, is_ordered, atoms, unit, period, index)
 
 
 NUMBERS = [0.5, 1.0, 1.5, 1.0, 2.0]
@@ -239,10 +247,10 @@ def test_dates_have_intervals_of_dates():
 
 
 def test_plain_values():
-    assert type(_summaries._plain(np.float64(2))) is float
-    assert type(_summaries._plain(np.float32(2))) is float
-    assert _summaries._plain(None) is None
-    assert _summaries._plain(DAYS[0]) is DAYS[0] or _summaries._plain(DAYS[0]) == DAYS[0]
+    assert type(_draws._plain(np.float64(2))) is float
+    assert type(_draws._plain(np.float32(2))) is float
+    assert _draws._plain(None) is None
+    assert _draws._plain(DAYS[0]) is DAYS[0] or _draws._plain(DAYS[0]) == DAYS[0]
 
 
 # ------------------------------------------------------------------------------ normal scores
@@ -278,7 +286,9 @@ def test_recorded_values_are_moved_within_their_cells():
 
 def test_terms_within_a_radius():
     ordered = np.array([0.0, 1.0, 1.0, 2.0, 5.0])
-    found = _summaries._n_within(ordered, np.array([1.0, 5.0, 0.5]), np.array([1.0, 0.0, 0.4]))
+    found = _mutual_information._n_within(
+        ordered, np.array([1.0, 5.0, 0.5]), np.array([1.0, 0.0, 0.4])
+    )
     assert found.tolist() == [4, 1, 0]
 
 
@@ -384,13 +394,13 @@ def test_events_that_are_none(event, error, message):
 
 def test_models_that_have_no_draws():
     for model in (3, KDESampler, Rows):
-        with pytest.raises(TypeError, match="has no method sample; expected a fitted density"):
-            _summaries._generator(model, 0)
+        with pytest.raises(TypeError, match="has type .*; expected a fitted density"):
+            _draws.generator_of(model, 0)
     rows = Rows()
     rows.random_state = 5
     expected = np.random.RandomState(5).uniform()
-    assert _summaries._generator(rows, None).uniform() == expected
-    assert _summaries._generator(rows, 6).uniform() == np.random.RandomState(6).uniform()
+    assert _draws.generator_of(rows, None).uniform() == expected
+    assert _draws.generator_of(rows, 6).uniform() == np.random.RandomState(6).uniform()
 
 
 def test_draws_that_are_a_frame_have_its_types():
@@ -417,7 +427,7 @@ def test_draws_that_are_a_frame_have_its_types():
     assert p.tolist() == [0.5, 0, 0.5]
     # Durations are recorded in ticks, which have a probability.
     assert probability(model, {"wait": pd.Timedelta(2, "s")}, error=0.05).value == 0.33
-    draws = _Draws.of(model, 8, None, 0, "columns", ["wait"])
+    draws = Draws.of(model, 8, None, 0, "columns", ["wait"])
     assert draws.column("wait").unit == 1.0
     assert draws.column("kind").levels == ("x", "y", "z")
     assert draws.column("kind").values.tolist() == [0, 1, 1, 2, 0, 1, 1, 2]
@@ -432,7 +442,7 @@ def test_draws_that_are_a_frame_have_its_types():
 def test_periods_of_a_density_of_arrays():
     rows = Rows()
     rows.periods_ = np.array([1000.0, 0.0])
-    draws = _Draws.of(rows, 4, None, 0, "columns", [0])
+    draws = Draws.of(rows, 4, None, 0, "columns", [0])
     assert draws.column(0).period == (0.0, 1000.0)
     assert draws.column(1).period is None
 
@@ -453,8 +463,8 @@ def test_information_has_draws_until_its_error_is_small(monkeypatch):
     assert pairs.n_drawn == [1000]
     assert value >= 0
     assert 0 < error < 0.2
-    monkeypatch.setattr(_summaries, "_FEWEST_PAIRS", 100)
-    monkeypatch.setattr(_summaries, "_MOST_PAIRS", 1000)
+    monkeypatch.setattr(_mutual_information, "_FEWEST_PAIRS", 100)
+    monkeypatch.setattr(_mutual_information, "_MOST_PAIRS", 1000)
     pairs = Pairs()
     with pytest.warns(UserWarning, match=r"of 0 and 1 is .* nats after 1000 draws, and 1e-06 was"):
         mutual_information(pairs, 0, 1, error=1e-6, random_state=0)
@@ -471,10 +481,14 @@ def test_the_error_of_information_is_that_of_its_parts(monkeypatch):
 
     value, error = mutual_information(Pairs(), 0, 1, error=10.0)
     first, second = (drawn(points[:, k]).coordinates() for k in range(2))
-    terms = _summaries._mixed_terms(first, second)
+    terms = _mutual_information._mixed_terms(first, second)
     assert value == max(terms.mean(), 0)
-    tenths = [_summaries._mixed_terms(first[k::10], second[k::10]).mean() for k in range(10)]
-    quarters = [_summaries._mixed_terms(first[k::4], second[k::4]).mean() for k in range(4)]
+    tenths = [
+        _mutual_information._mixed_terms(first[k::10], second[k::10]).mean() for k in range(10)
+    ]
+    quarters = [
+        _mutual_information._mixed_terms(first[k::4], second[k::4]).mean() for k in range(4)
+    ]
     expected = math.hypot(np.std(tenths, ddof=1) / math.sqrt(10), terms.mean() - np.mean(quarters))
     assert error == pytest.approx(expected)
     # A moderate excess: the number grows by its square, with a tenth to spare.
@@ -485,11 +499,11 @@ def test_the_error_of_information_is_that_of_its_parts(monkeypatch):
             sizes.append(n_samples)
             return points[:n_samples]
 
-    monkeypatch.setattr(_summaries, "_MOST_PAIRS", 1001)
+    monkeypatch.setattr(_mutual_information, "_MOST_PAIRS", 1001)
     with pytest.warns(UserWarning, match="after 1001 draws"):
         mutual_information(Growing(), 0, 1, error=expected / 1.3)
     assert sizes == [1000, 1]
-    monkeypatch.setattr(_summaries, "_MOST_PAIRS", 2000)
+    monkeypatch.setattr(_mutual_information, "_MOST_PAIRS", 2000)
     sizes.clear()
     with pytest.warns(UserWarning, match="after 2000 draws|after"):
         mutual_information(Growing(), 0, 1, error=expected / 1.3, random_state=0)
