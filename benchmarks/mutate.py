@@ -8,9 +8,11 @@ of 0 prints only. With --seed 1 others are drawn, for an estimate that no test w
 that are written for the survivors of a sample make its share too high. With --again survivors are tried
 once more, with --limit for longer.
 
-A mutant meets first the tests of its wing, the shortest first, then all others that run its line, until
-one fails or as many seconds of CPU as --limit says are used: whatever survives these counts as survivor.
-A test that fails without the fault too is left out.
+A mutant meets first the tests of the file named like its module (tests/kernels/test_query.py for
+kernels/_query.py), then the others of its wing, then all others that run its line, of each the shortest
+first, until one fails. The tests run whose durations, as `make coverage` recorded them, sum to as many
+seconds as --limit says, at least one: whatever passes these counts as survivor, however busy the machine
+is. A test detects a mutant if it fails alone, too, and passes without the fault; others are left out.
 All processes are forked from one that has loaded the libraries, so that a mutant takes a few seconds.
 """
 
@@ -42,12 +44,12 @@ from scipy.stats import binomtest
 ROOT = Path(__file__).resolve().parent.parent
 # Which test runs which line, and the durations of the tests: see `make coverage`.
 CONTEXTS, DURATIONS = ROOT / "build" / "coverage", ROOT / "build" / "tests.xml"
-# Seconds of CPU for the tests of one mutant, and how many more a mutant may take before it is stopped.
+# Recorded seconds of the tests of one mutant, and how many more of CPU it may take before it is stopped.
 LIMIT, MORE = 10, 50
 DETECTED = "detected", "out of time"
 # What the first process loads, and no code of the package.
 LIBRARIES = "torch pandas scipy.stats sklearn.mixture sklearn.utils.estimator_checks hypothesis"
-# Files of a wing, and its tests, which run before all others.
+# Files of a wing, and its tests, which run before those of other wings.
 WINGS = {
     "engine": ("_engine/*.py", "tests/engine"),
     "likelihood": ("_diffusion/*.py", "tests/diffusion tests/estimators"),
@@ -198,8 +200,16 @@ def tests_of(file, place):
     return {tuple(name.rpartition("|")[::2]) for name in found if "|" in name}
 
 
-def in_order(tests, items, own):
-    """Return the items to run: own tests, then others; those that share a fixture stay together."""
+def tiers_of(wing, file):
+    """Return the starts of the names of tests that run first, and of those of the wing, which follow."""
+    folders = WINGS[wing][1].split()
+    named = f"test_{Path(file).stem.strip('_')}.py"
+    first = [each if each.endswith(named) else f"{each}/{named}" for each in folders]
+    return (*first, *OF_IMPORTS), tuple(folders)
+
+
+def in_order(tests, items, tiers):
+    """Return the items to run, by their tier; those that share a fixture stay together."""
     shared = {
         item.nodeid: item.nodeid.partition("::")[0]
         for item in items
@@ -215,10 +225,16 @@ def in_order(tests, items, own):
 
     def key(item):
         group = shared.get(item.nodeid, item.nodeid)
-        is_own = item.nodeid.startswith((*own.split(), *OF_IMPORTS))
-        return not is_own, np.mean(of_group[group]), group, duration(item.nodeid)
+        tier = sum(not item.nodeid.startswith(starts) for starts in tiers)
+        return tier, np.mean(of_group[group]), group, duration(item.nodeid)
 
     return sorted(chosen, key=key)
+
+
+def within(limit, items):
+    """Return the first items whose recorded durations sum to at most `limit` seconds, at least one."""
+    seconds = np.cumsum([duration(item.nodeid) for item in items])
+    return items[: max(int(np.searchsorted(seconds, limit, side="right")), 1)]
 
 
 # ------------------------------------------------------------------------------ one mutant
@@ -264,25 +280,23 @@ def apply(file, tree):
 class Run:
     """A plugin that runs chosen tests until one fails, and writes the outcome to a pipe."""
 
-    def __init__(self, tests, own, pipe, limit):
-        self.tests, self.own, self.pipe, self.limit = tests, own, pipe, limit
+    def __init__(self, tests, tiers, pipe, limit):
+        self.tests, self.tiers, self.pipe, self.limit = tests, tiers, pipe, limit
 
     def pytest_runtestloop(self, session):
-        items = in_order(self.tests, session.items, self.own)
-        began, result = time.process_time(), ["survived", None]
+        every = in_order(self.tests, session.items, self.tiers)
+        items = within(self.limit, every)
+        result = ["survived" if len(items) == len(every) else "survived the limit", None]
         for item, following in zip(items, [*items[1:], None], strict=True):
             item.config.hook.pytest_runtest_protocol(item=item, nextitem=following)
             if session.testsfailed:
                 result = ["detected", item.nodeid]
                 break
-            if time.process_time() - began > self.limit:
-                result = ["survived the limit", None]
-                break
         os.write(self.pipe, json.dumps(result).encode())
         os._exit(0)
 
 
-def attempt(tests, own, session, limit, change):
+def attempt(tests, tiers, session, limit, change):
     """Run tests in a fork of this process, after a change; return the outcome and the failed test."""
     reader, writer = os.pipe()
     child = os.fork()
@@ -295,7 +309,7 @@ def attempt(tests, own, session, limit, change):
         resource.setrlimit(resource.RLIMIT_CPU, (last, last))
         try:
             change()
-            run = Run(tests, own, writer, limit)
+            run = Run(tests, tiers, writer, limit)
             if session is not None:
                 run.pytest_runtestloop(session)
             files = sorted({name.partition("::")[0] for name, _ in tests})
@@ -323,22 +337,29 @@ def attempt(tests, own, session, limit, change):
     return result
 
 
-def outcome(file, tree, place, own, session, limit, fails_without):
+def outcome(file, tree, place, tiers, session, limit, fails_without):
     """Return what became of a mutant, and the test that detected it."""
+
+    def fails_alone(test, change):
+        return attempt({(test, "call")}, tiers, session, limit, change)[0] != "survived"
+
+    def change():
+        apply(file, tree)
+
     tests = tests_of(file, place)
     if not tests:
         return ["in no test", None]
-    while True:
-        tests = {(name, phase) for name, phase in tests if not fails_without.get(name)}
-        end, test = attempt(tests, own, session, limit, lambda: apply(file, tree))
+    tests = {(name, phase) for name, phase in tests if not fails_without.get(name)}
+    while tests:
+        end, test = attempt(tests, tiers, session, limit, change)
         if end != "detected" or test == "import":
             return end, test
         if test not in fails_without:
-            fails_without[test] = (
-                attempt({(test, "call")}, own, session, limit, lambda: None)[0] != "survived"
-            )
-        if not fails_without[test]:
+            fails_without[test] = fails_alone(test, lambda: None)
+        if not fails_without[test] and fails_alone(test, change):
             return end, test
+        tests = {(name, phase) for name, phase in tests if name != test}
+    return ["survived", None]
 
 
 def run_mutants(mutants, results, limit, session=None):
@@ -347,7 +368,8 @@ def run_mutants(mutants, results, limit, session=None):
     for wing, file, index in mutants:
         tree, place, before, after = mutated(file, index)
         began = [resource.getrusage(resource.RUSAGE_CHILDREN), time.process_time()]
-        end, test = outcome(file, tree, place, WINGS[wing][1], session, limit, fails_without)
+        tiers = tiers_of(wing, file)
+        end, test = outcome(file, tree, place, tiers, session, limit, fails_without)
         now = resource.getrusage(resource.RUSAGE_CHILDREN)
         used = now.ru_utime + now.ru_stime - began[0].ru_utime - began[0].ru_stime
         used += time.process_time() - began[1]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -58,6 +58,7 @@ __all__ = [
     "stationary_bracket",
     "warn_of_copies",
     "weight_of_others",
+    "zero_bandwidth",
 ]
 
 
@@ -134,13 +135,16 @@ def _rule_of_thumb(points: np.ndarray, weights: np.ndarray, constant: float) -> 
     # The mean of a constant column is rounded, so that deviations from it are not exactly zero.
     varies = has_extent(points) & (data_std > 0)
     if not np.all(varies):
-        constant_columns = np.flatnonzero(~varies).tolist()
-        raise ValueError(
-            f"a rule-of-thumb bandwidth is zero in the constant columns {constant_columns}; drop "
-            "them or use 'loo'"
-        )
+        raise zero_bandwidth(np.flatnonzero(~varies).tolist())
     d = points.shape[1]
     return data_std * (constant / concentration) ** (-1 / (d + 4))
+
+
+def zero_bandwidth(columns: list[Any]) -> ValueError:
+    """Return the error that a rule of thumb is zero in constant columns, given by name or index."""
+    return ValueError(
+        f"a rule-of-thumb bandwidth is zero in the constant columns {columns}; drop them or use 'loo'"
+    )
 
 
 def scott(points: np.ndarray, weights: np.ndarray) -> np.ndarray:

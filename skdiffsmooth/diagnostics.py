@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 from scipy import fft, special, stats
 
-from ._utils.validation import check_real_array
+from ._utils.validation import check_finite, check_real_array
 
 __all__ = ["bulk_ess", "split_r_hat"]
 
@@ -138,11 +138,7 @@ def _checked(draws: Any) -> list[np.ndarray]:
             f"draws has shape {draws.shape}; expected (n_chains, n_draws, n_features) with at least "
             f"{_MIN_DRAWS} draws a chain. Run longer chains, or add an axis: draws[..., None]."
         )
-    if not np.all(np.isfinite(draws)):
-        raise ValueError(
-            f"draws holds {np.sum(~np.isfinite(draws))} values that are NaN or infinite; expected "
-            "finite draws. Drop the chains that diverged, or run again with smaller steps."
-        )
+    check_finite("draws", draws, "Drop the chains that diverged, or run again with smaller steps.")
     half = draws.shape[1] // 2
     # The middle one of an odd number of draws belongs to neither half.
     halves = np.concatenate([draws[:, :half], draws[:, -half:]])

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.testing import assert_allclose
+from scipy import stats
 
 EXTENDED = np.longdouble
 LOG_TWO_PI = np.log(8 * np.arctan(EXTENDED(1)))
@@ -117,3 +119,42 @@ def rows_for_folds(X):
     centered = rows - rows.mean(axis=0)
     inverse = np.linalg.inv(np.atleast_2d(np.cov(centered.T)))
     return rows[np.argsort(np.einsum("ni,ij,nj->n", centered, inverse, centered))]
+
+
+def log_profiles(library):
+    """log K(u) of each radial kernel inside its support, by numpy or torch."""
+    return {
+        "gaussian": lambda u: -u * u / 2,
+        "tophat": lambda u: 0 * u,
+        "epanechnikov": lambda u: library.log(1 - u * u),
+        "exponential": lambda u: -u,
+        "linear": lambda u: library.log(1 - u),
+        "cosine": lambda u: library.log(library.cos(np.pi * u / 2)),
+    }
+
+
+def pvalue_of_counts(samples, edges, points, probability):
+    """Chi-square p-value of the counts of samples in cells of a plane, against probabilities at points.
+
+    Cells that expect fewer than ten samples, and all the outside, are one.
+    """
+    expected = np.histogram2d(*points.T, bins=edges, weights=probability)[0] * len(samples)
+    counts = np.histogram2d(*samples.T, bins=edges)[0]
+    large = expected > 10
+    expected = np.append(expected[large], len(samples) - expected[large].sum())
+    counts = np.append(counts[large], len(samples) - counts[large].sum())
+    return stats.chisquare(counts, expected).pvalue
+
+
+def assert_score_is_the_gradient(target, z):
+    """The score of chains is that of their log-density, in coordinates in which noise is isotropic."""
+    step = 1e-5
+    for j, shift in enumerate(step * np.eye(2)):
+        slope = (target.log_density(z + shift, 0.3) - target.log_density(z - shift, 0.3)) / (
+            2 * step
+        )
+        # Second-order differences.
+        assert_allclose(target.score(z, 0.3)[:, j], slope, rtol=1e-6, atol=1e-6)
+    # Far out the score is that of a lone Gaussian.
+    far = 1e4 * np.eye(2)
+    assert_allclose(target.score(far, 0.3), -far / 0.3, rtol=1e-2, atol=300)

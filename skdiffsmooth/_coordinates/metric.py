@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from .._utils.shards import ONE_PROCESS, Shards
-from .._utils.validation import check_choice, check_real, check_real_array
+from .._utils.validation import check_choice, check_finite, check_real, check_real_array, wrong_type
 from .columns import ColumnSpace
 from .hull import AffineHull, principal_axes
 from .local_covariance import local_covariance
@@ -115,26 +115,16 @@ def check_metric(metric: Any, n_features: int) -> str | float | np.ndarray:
             return warped(_checked_power(metric))
         return check_choice("metric", metric, ("auto", *_METRICS), hint=_HINT)
     if isinstance(metric, numbers.Real):
-        power = check_real("metric", metric, strict=False, hint=_HINT)
-        if power > 1:
-            raise ValueError(f"metric={metric!r} is out of range; expected a power <= 1. {_HINT}")
-        return power
+        return check_real("metric", metric, strict=False, maximum=1, hint=_HINT)
     if metric is None or isinstance(metric, dict | set):
-        raise TypeError(
-            f"metric={metric!r} has type {type(metric).__name__}; expected 'auto', "
-            f"{', '.join(map(repr, _METRICS))}. {_HINT}"
-        )
+        raise wrong_type("metric", metric, f"'auto', {', '.join(map(repr, _METRICS))}. {_HINT}")
     matrix = check_real_array("metric", metric)
     if matrix.shape != (n_features, n_features):
         raise ValueError(
             f"metric has shape {matrix.shape}; expected ({n_features}, {n_features}), a row and a "
             "column for each feature of X."
         )
-    if not np.all(np.isfinite(matrix)):
-        raise ValueError(
-            "metric has entries that are NaN or infinite; expected finite numbers. Pass 'scaled' or "
-            "'whitened' to estimate it from the rows."
-        )
+    check_finite("metric", matrix, "Pass 'scaled' or 'whitened' to estimate it from the rows.")
     if np.abs(matrix - matrix.T).max() > _ROUNDING * np.abs(matrix).max():
         raise ValueError("metric is not symmetric; pass (metric + metric.T) / 2.")
     smallest, largest = np.linalg.eigvalsh(matrix)[[0, -1]]

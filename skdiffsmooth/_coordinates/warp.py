@@ -112,7 +112,7 @@ class ColumnWarp:
 
 
 def fit_warp(
-    points: np.ndarray, weights: np.ndarray, is_free: np.ndarray, units: np.ndarray | None = None
+    points: np.ndarray, weights: np.ndarray, is_free: np.ndarray, units: np.ndarray | None
 ) -> ColumnWarp | None:
     """Return maps of the columns that become much more Gaussian by them, or None if there is none.
 

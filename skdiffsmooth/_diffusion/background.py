@@ -57,7 +57,7 @@ def tail_log_density(
     embedding: Embedding,
     coordinates: np.ndarray,
     residual: np.ndarray,
-    excluded: np.ndarray | None = None,
+    excluded: np.ndarray | None,
 ) -> np.ndarray:
     """Return log-densities (n,) under a background's t distribution, per unit of the (mapped) columns.
 

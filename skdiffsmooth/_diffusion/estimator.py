@@ -210,37 +210,21 @@ class BaseScoreDiffusion(FlowDensity):
     # ---------------------------------------------------------------------------- fitted attributes
 
     bandwidth_ = FromModel(lambda model: model.unit * model.bandwidth)
-    """Bandwidth used, in units of the metric."""
     background_ = FromModel(lambda model: model.background)
-    """Weight of the background."""
     tail_bound_ = FromModel(lambda model: model.tail_bound)
-    """Lower bound of log-densities, where a background is mixed."""
     coordinates_ = FromModel(lambda model: model.embedding.metric)
-    """Coordinates of the metric."""
     warp_ = FromModel(lambda model: model.embedding.metric.columns.warp)
-    """Maps of single columns, by their indices; None if the metric maps no column."""
     hull_ = FromModel(lambda model: model.embedding.hull)
-    """Affine hull in which the flow runs."""
     base_ = FromModel(lambda model: model.data.base)
-    """Components of the base."""
     points_ = FromModel(lambda model: model.data.points)
-    """Distinct training rows."""
     weights_ = FromModel(lambda model: model.data.hierarchy.weights)
-    """Weights of the distinct training rows."""
     kernel_ = FromModel(lambda model: model.data.smoothing)
-    """Smoothing kernel in coordinates of the hull."""
     n_nodes_ = FromModel(lambda model: model.data.smoothing.n_nodes)
-    """Number of nodes of the kernel."""
     terminal_ = FromModel(lambda model: model.data.terminal_name)
-    """Name of the terminal distribution."""
     noise_levels_ = FromModel(lambda model: model.levels.times(model.unit))
-    """Noise range and its intervals."""
     n_steps_ = FromModel(lambda model: model.n_steps)
-    """Number of steps of the solver."""
     hierarchy_ = FromModel(lambda model: model.data.hierarchy)
-    """Points in coordinates of the hull, and the tree by which they are merged."""
     solver_ = FromModel(lambda model: model.solver)
-    """Solver used."""
 
     # ------------------------------------------------------------------------------------ queries
 
@@ -287,11 +271,10 @@ class BaseScoreDiffusion(FlowDensity):
         """
         check_is_fitted(self)
         resources = self._resources()
-        if self.model_.data.shards is not None:
-            raise ValueError(
-                f"leave_one_out_log_density cannot leave out rows with shards={self.shards!r}; score "
-                "held-out rows with score_samples, or fit a subsample with shards=None."
-            )
+        self._refuse_shards(
+            "leave_one_out_log_density cannot leave out rows",
+            "score held-out rows with score_samples",
+        )
         if self.model_.data.base is not None:
             raise ValueError(
                 "leave_one_out_log_density is not defined for a base, because the components of "
@@ -355,11 +338,7 @@ class BaseScoreDiffusion(FlowDensity):
                 "trajectories needs either rows X, to move to the terminal scale, or n_samples, to draw;"
                 f" got {'neither' if X is None else 'both'}."
             )
-        if self.model_.data.shards is not None:
-            raise ValueError(
-                f"trajectories cannot be computed with shards={self.shards!r}; fit a subsample with "
-                "shards=None."
-            )
+        self._refuse_shards("trajectories cannot be computed")
         if X is None:
             n, rng = self._check_draw(n_samples, random_state)
             return self.model_.trajectories(None, n, rng, self._resources())
@@ -502,6 +481,15 @@ class BaseScoreDiffusion(FlowDensity):
         scales = self.coordinates_.columns.scales
         return per_unit("score_variance", self._influence(X, t)[1], scales, scales)
 
+    def _refuse_shards(self, what: str, instead: str = "") -> None:
+        """Raise ValueError if the training rows are in shards; `what` cannot be computed from them."""
+        if self.model_.data.shards is not None:
+            raise ValueError(
+                f"{what} with shards={self.model_.data.shards!r}; {instead}{', or ' if instead else ''}"
+                "fit a subsample with shards=None, and pass metric_, bandwidth_, sigma_ and "
+                "background_ of this model as its parameters."
+            )
+
     def _influence(self, X: Any, t: float | None) -> tuple[np.ndarray, np.ndarray]:
         X, scale = self._check_query(X), self._noise_scale(t)
         if self.model_.data.shards is not None or self.model_.data.base is not None:
@@ -526,12 +514,7 @@ class BaseScoreDiffusion(FlowDensity):
 
     def _joint_density(self, resources: Resources) -> JointDensity:
         """Return the density of all columns, for marginals and conditionals."""
-        if self.model_.data.shards is not None:
-            raise ValueError(
-                f"given and columns cannot be combined with shards={self.model_.data.shards!r}; fit a "
-                "subsample with shards=None and pass metric_, bandwidth_, sigma_ and background_ of "
-                "this model as its parameters."
-            )
+        self._refuse_shards("given and columns cannot be computed")
         return super()._joint_density(resources)
 
     def _sums_per_row(self) -> float:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -14,6 +13,7 @@ from .._coordinates.embedding import Embedding
 from .._coordinates.hull import AffineHull
 from .._coordinates.metric import LinearMetric, fit_metric, is_scaled
 from .._engine.components import GaussianComponents
+from .._utils.cached import cached_property
 from .._utils.dequantize import ExcludedRows
 from .._utils.units import common_unit, unit_for
 from .._utils.validation import LARGEST_VALUE, check_extent

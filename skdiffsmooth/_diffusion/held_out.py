@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -11,6 +10,7 @@ import torch
 from .._coordinates.embedding import Embedding
 from .._engine.periodic import PeriodicPosterior, make_posterior
 from .._engine.posterior import Posterior
+from .._utils.cached import cached_property
 from ..bandwidth import Queries
 from .background import Tail, tail_log_density
 from .fitting import make_model
@@ -40,7 +40,7 @@ class Fold:
         parsed: ParsedParameters,
         *,
         is_screening: bool,
-        first: Fold | None = None,
+        first: Fold | None,
     ) -> None:
         self.geometry, self.held_out, self.parsed = geometry, held_out, parsed
         self.is_screening, self._first = is_screening, first

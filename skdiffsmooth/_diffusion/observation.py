@@ -10,7 +10,7 @@ import numpy as np
 from .._utils.gaussian import gaussian_log_normalizer
 from .._utils.table import column_names
 from .._utils.triangular import divide_by_triangle
-from .._utils.validation import check_real_array
+from .._utils.validation import check_finite, check_real_array
 
 __all__ = ["LinearObservation", "checked_likelihood"]
 
@@ -79,11 +79,7 @@ class LinearObservation:
                 f"covariance of shape ({m}, {m})."
             )
         for name, values in (("A", self.A), ("y", self.y), ("noise", self.noise)):
-            if not np.isfinite(values).all():
-                raise ValueError(
-                    f"{name} holds values that are NaN or infinite; expected finite numbers. Leave "
-                    "missing measurements out of A, y and noise."
-                )
+            check_finite(name, values, "Leave missing measurements out of A, y and noise.")
         self._factor = self._cholesky(m)
         # Transformed so that the noise is independent and has variance one.
         with np.errstate(over="ignore", invalid="ignore"):

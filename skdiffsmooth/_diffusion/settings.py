@@ -19,10 +19,13 @@ from .._utils.shards import Shards, resolve_shards
 from .._utils.validation import (
     check_bandwidth,
     check_choice,
+    check_count,
     check_even,
     check_integer,
+    check_memory_limit,
     check_real,
     fixed_seed,
+    wrong_type,
 )
 from ..bases import resolve_base
 from ..kernels import KERNELS, Kernel, ReducedKernel
@@ -164,8 +167,8 @@ def parse_parameters(
         background=resolve_background(params["background"]),
         base=base,
         noise=_check_noise(params["noise"]),
-        n_levels=resolve_count("n_levels", params["n_levels"]),
-        n_steps=resolve_count("n_steps", params["n_steps"]),
+        n_levels=check_count("n_levels", params["n_levels"]),
+        n_steps=check_count("n_steps", params["n_steps"]),
         solver=resolve_flow_solver(params["solver"], tol),
         terminal=check_choice("terminal", params["terminal"], ("empirical", "gaussian")),
         terminal_scale=check_terminal_scale(params["terminal_scale"]),
@@ -205,7 +208,7 @@ def parse_resources(params: Mapping[str, Any], dtype: str) -> Resources:
     """Return device, dtype, memory limit and workers, from the dict of `get_params`, after checks."""
     return Resources(
         Backend.from_params(params["device"], dtype),
-        check_real("memory_limit", params["memory_limit"], hint="It is in MiB."),
+        check_memory_limit(params["memory_limit"]),
         resolve_n_jobs(params.get("n_jobs", 1)),
         resolve_shards(params.get("shards")),
     )
@@ -242,12 +245,7 @@ def resolve_background(background: Any) -> float | None:
     if isinstance(background, str):
         check_choice("background", background, ("auto",), hint="Or pass a number in [0, 1).")
         return None
-    weight = check_real("background", background, strict=False, hint=hint)
-    if weight >= 1:
-        raise ValueError(
-            f"background={background!r} is out of range; expected a number in [0, 1). {hint}"
-        )
-    return weight
+    return check_real("background", background, strict=False, below=1, hint=hint)
 
 
 def _check_noise(noise: Any) -> str | NoiseProcess:
@@ -267,9 +265,8 @@ def noise_for(noise: str | NoiseProcess, variance: float) -> NoiseProcess:
 def _instance(name: str, value: Any, protocol: Any, names: Any, module: str) -> Any:
     """Return `value` after checking its protocol; the error lists the `names` that are also valid."""
     if isinstance(value, type) or not isinstance(value, protocol):
-        raise TypeError(
-            f"{name}={value!r} has type {type(value).__name__}; expected one of "
-            f"{', '.join(map(repr, sorted(names)))} or an object of {module}."
+        raise wrong_type(
+            name, value, f"one of {', '.join(map(repr, sorted(names)))} or an object of {module}."
         )
     return value
 
@@ -282,14 +279,6 @@ def resolve_n_nodes(n_nodes: Any, rule: str) -> int | None:
     if rule == "gauss-hermite":
         return check_integer("n_nodes", n_nodes, minimum=2)
     return check_even("n_nodes", n_nodes, MIRRORED)
-
-
-def resolve_count(name: str, value: Any) -> int | None:
-    """Return a number of levels or steps, or None for "auto"."""
-    if isinstance(value, str):
-        check_choice(name, value, ("auto",), hint="Or pass an integer >= 1.")
-        return None
-    return check_integer(name, value)
 
 
 def resolve_n_jobs(n_jobs: Any) -> int | None:

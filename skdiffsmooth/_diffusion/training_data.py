@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from functools import cached_property
 
 import numpy as np
 
 from .._coordinates.columns import ColumnSpace
 from .._coordinates.metric import is_scaled, is_warped
 from .._coordinates.periodic import PeriodicColumns
+from .._utils.cached import cached_property
 from .._utils.dequantize import ExcludedRows, excluded_rows
 from .._utils.rows import WholeTable, evenly
 from .._utils.shards import Shards

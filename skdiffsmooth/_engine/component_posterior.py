@@ -94,12 +94,6 @@ class ComponentPosterior(FloatPromotion, Denoiser):
         what = f"one tile of {len(components)} components in {self._means.shape[1]} dimensions"
         check_fits(smallest * width, memory_limit, what)
 
-    def log_density(
-        self, x: torch.Tensor, v: float, *, exclude: torch.Tensor | None = None
-    ) -> torch.Tensor:
-        """See `Denoiser`."""
-        return self.moments(x, v, Nodes.single(x), exclude=exclude).log_density
-
     def moments(
         self,
         x: torch.Tensor,

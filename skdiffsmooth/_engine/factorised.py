@@ -14,10 +14,10 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import cached_property
 
 import torch
 
+from .._utils.cached import cached_property
 from .merge import Merger, Pairs
 from .moments import Nodes
 from .points import Points, exclude_, exp_, products

@@ -24,12 +24,12 @@ import math
 from collections.abc import Iterable, Sequence
 from copy import copy
 from dataclasses import dataclass
-from functools import cached_property
 from itertools import zip_longest
 
 import numpy as np
 import torch
 
+from .._utils.cached import cached_property
 from .._utils.memory import rows_within, slices
 
 __all__ = ["ColumnGroups", "LocalPosterior"]

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
 
 from .._utils.backend import Backend
+from .._utils.cached import cached_property
 
 # Up to this product of noise variance and `Nodes.stein_norm`, the rounding of log-densities, magnified
 # by Stein factors, changes a log-density of the flow by less than some thousandths of a nat.
@@ -147,7 +147,7 @@ class Denoiser(Protocol):
         self, x: torch.Tensor, v: float, *, exclude: torch.Tensor | None = None
     ) -> torch.Tensor:
         """Return log p_v in nats, shape (B,)."""
-        ...
+        return self.moments(x, v, Nodes.single(x), exclude=exclude).log_density
 
     def moments(
         self,

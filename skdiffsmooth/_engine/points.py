@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from functools import cached_property
 
 import torch
 
+from .._utils.cached import cached_property
 from .groups import GROUP, Groups
 from .moments import each_excluded
 

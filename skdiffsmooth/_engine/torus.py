@@ -111,12 +111,6 @@ class TorusPosterior(Denoiser):
     def __len__(self) -> int:
         return len(self._log_weights)
 
-    def log_density(
-        self, x: torch.Tensor, v: float, *, exclude: torch.Tensor | None = None
-    ) -> torch.Tensor:
-        """See `Denoiser`."""
-        return self.moments(x, v, Nodes.single(x), exclude=exclude).log_density
-
     def moments(
         self,
         x: torch.Tensor,

@@ -39,7 +39,15 @@ from .._utils.shards import ONE_PROCESS
 from .._utils.table import column_names
 from .._utils.threads import threads_for
 from .._utils.units import common_unit, per_unit
-from .._utils.validation import check_bandwidth, check_choice, check_integer, check_real, check_size
+from .._utils.validation import (
+    check_bandwidth,
+    check_choice,
+    check_count,
+    check_integer,
+    check_memory_limit,
+    check_real,
+    check_size,
+)
 from .._utils.warnings import warn_user
 from ..bandwidth import warn_of_copies
 from ..manifolds import AffineSubspace, LocalPolynomialManifold, Manifold, estimate_reach
@@ -195,7 +203,7 @@ class CoarseScoreDiffusion(PosteriorMixin, DistanceDensityMixin, BaseEstimator):
       points that project there. The distance of the query from the manifold has no effect; use
       ``manifold_.distance(X)``, or fit with a bandwidth. Such log-densities compare models on one
       manifold only, and the estimators of `skdiffsmooth.compose` refuse them. +inf marks atoms,
-      such as the ends of an open `Curve`; -inf, with a warning, marks rows that project to points off
+      such as the ends of an open `Curve`, and -inf marks rows that project to points off
       a learned manifold, which has gaps there.
 
     **Units.** By default distances, the reach and `switch_scale` are in the one unit of all columns, so
@@ -305,7 +313,7 @@ class CoarseScoreDiffusion(PosteriorMixin, DistanceDensityMixin, BaseEstimator):
         bandwidth = check_bandwidth(self.bandwidth, "the metric", strict=False) / unit
         n_nodes = resolve_n_nodes(self.n_nodes, "sobol")
         backend = Backend.from_params(self.device, self.dtype)
-        memory_limit = check_real("memory_limit", self.memory_limit, hint="It is in MiB.")
+        memory_limit = check_memory_limit(self.memory_limit)
         hull = _hull_of(measured, coordinates, column_names(X))
         manifold, n_components = self.manifold, None
         # Raises here, and not after the manifold was learned, if memory_limit is too small.
@@ -332,15 +340,10 @@ class CoarseScoreDiffusion(PosteriorMixin, DistanceDensityMixin, BaseEstimator):
                 "bandwidth or raise switch_scale."
             )
         if not isinstance(self.switch_scale, str):
-            # Noise moves rows along the manifold; the rest of their distance from it is lost.
-            # An upper bound without a manifold, where noise is averaged away.
-            k = (
-                n_components
-                if manifold is not None and n_components is not None
-                else hull.dimension
+            k = n_components if manifold is not None else None
+            distance = _distance_of_draws(
+                switch_scale, bandwidth, residual_scale, k, hull.dimension
             )
-            across = (hull.dimension - k) * (bandwidth**2 + (residual_scale or 0.0) ** 2)
-            distance = math.sqrt(k * switch_scale**2 + across)
             warn_of_copies(f"switch_scale={self.switch_scale!r}", distance, measured, weights)
         if manifold is not None:
             _warn_of_drops(manifold, measured, hull, switch_scale)
@@ -366,10 +369,7 @@ class CoarseScoreDiffusion(PosteriorMixin, DistanceDensityMixin, BaseEstimator):
         """Raise an error if a parameter of the local polynomials is not valid."""
         if (degree := check_integer("degree", self.degree, minimum=0)) not in DEGREES:
             raise ValueError(f"degree={degree} is out of range; expected 0, 1, 2 or 3.")
-        if isinstance(self.n_neighbors, str):
-            check_choice("n_neighbors", self.n_neighbors, ("auto",), hint="Or pass an integer.")
-        else:
-            check_integer("n_neighbors", self.n_neighbors)
+        check_count("n_neighbors", self.n_neighbors)
 
     def _check_manifold_unit(self, coordinates: LinearMetric) -> None:
         """Raise ValueError if a manifold is given, in units of X, and the metric has other units."""
@@ -396,9 +396,6 @@ class CoarseScoreDiffusion(PosteriorMixin, DistanceDensityMixin, BaseEstimator):
         """See `DistanceDensityMixin`."""
         with np.errstate(over="ignore"):
             check_size(name, self.coordinates_.to_metric(rows))
-
-    def _breaks_relations(self, X: Any) -> np.ndarray:
-        return self.coordinates_.columns.breaks_relations(self._check_query(X))
 
     def _sums_per_row(self) -> float:
         """See `DensityEstimatorMixin`."""
@@ -427,7 +424,7 @@ class CoarseScoreDiffusion(PosteriorMixin, DistanceDensityMixin, BaseEstimator):
         """Return a learned manifold, or the hull of the rows if it has the same dimension."""
         if n_components == hull.dimension:
             return AffineSubspace.from_basis(hull.center, hull.basis)
-        memory_limit = check_real("memory_limit", self.memory_limit, hint="It is in MiB.")
+        memory_limit = check_memory_limit(self.memory_limit)
         manifold = LocalPolynomialManifold(n_components, self.degree, self.n_neighbors)
         # Half of the limit, since arrays of this estimator use memory, too.
         manifold.set_params(memory_limit=min(memory_limit / 2, manifold.memory_limit))
@@ -532,6 +529,14 @@ class CoarseScoreDiffusion(PosteriorMixin, DistanceDensityMixin, BaseEstimator):
                     "the learned manifold, which has gaps there. Raise n_neighbors, lower degree, or "
                     "fit with a bandwidth and more n_components."
                 )
+            n_atoms = int(np.sum(log_density == np.inf))
+            if n_atoms:
+                warn_user(
+                    f"{n_atoms} of {len(X)} rows have log-density +inf: their projection is a point "
+                    "that has positive probability, such as the end of a curve, or a place where the "
+                    "learned manifold has no extent. Raise n_neighbors, lower degree, or fit with a "
+                    "bandwidth."
+                )
             if not self.fills_space_:
                 return log_density - self.n_components_ * math.log(unit)
             return log_density + self.coordinates_.log_abs_det
@@ -596,7 +601,7 @@ class CoarseScoreDiffusion(PosteriorMixin, DistanceDensityMixin, BaseEstimator):
             None if residual_scale is None else residual_scale / unit,
             self.n_nodes_,
             Backend.from_params(self.device, self.dtype),
-            check_real("memory_limit", self.memory_limit, hint="It is in MiB."),
+            check_memory_limit(self.memory_limit),
         )
 
 
@@ -656,6 +661,23 @@ def _measure(
     if reach is None:
         reach = estimate_reach(manifold, rows) if len(rows) >= 3 else math.inf
     return float(reach), math.sqrt(residual)
+
+
+def _distance_of_draws(
+    switch_scale: float,
+    bandwidth: float,
+    residual_scale: float | None,
+    n_components: int | None,
+    n_dimensions: int,
+) -> float:
+    """Return the typical distance of draws from their training rows, in a hull of `n_dimensions`.
+
+    It is an upper bound without a manifold (`n_components` None), where noise is averaged away.
+    """
+    # Noise moves rows along the manifold; the rest of their distance from it is lost.
+    k = n_dimensions if n_components is None else n_components
+    across = (n_dimensions - k) * (bandwidth**2 + (residual_scale or 0.0) ** 2)
+    return math.sqrt(k * switch_scale**2 + across)
 
 
 def _warn_of_drops(manifold: Any, points: np.ndarray, hull: AffineHull, scale: float) -> None:

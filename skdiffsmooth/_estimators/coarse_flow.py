@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,6 +18,7 @@ from .._coordinates.hull import AffineHull
 from .._engine.moments import Nodes
 from .._engine.posterior import Posterior
 from .._utils.backend import Backend
+from .._utils.cached import cached_property
 from .._utils.gaussian import gaussian_log_normalizer
 from .._utils.memory import slices_within
 from ..kernels._nodes import NodeRule, default_n_nodes

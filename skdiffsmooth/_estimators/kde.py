@@ -26,12 +26,14 @@ from .._utils.draws import draw_points
 from .._utils.estimator import DistanceDensityMixin, on_one_fit
 from .._utils.progress import reports_fit
 from .._utils.rows import split_off_copies, sum_of_weights
+from .._utils.table import column_names
 from .._utils.threads import threads_for
 from .._utils.units import column_range, per_unit
 from .._utils.validation import (
     LARGEST,
     check_bandwidth,
     check_choice,
+    check_memory_limit,
     check_real,
     check_real_array,
     check_size,
@@ -57,14 +59,6 @@ def _check_suits_periods(kernel: Any, metric: Any, periods: np.ndarray) -> None:
             "wrapped; use kernel='gaussian', or drop the periods."
         )
     check_metric_of_periods(metric, periods)
-
-
-def _check_rtol(rtol: Any) -> float:
-    hint = "It is a relative error, such as 1e-6."
-    checked = check_real("rtol", rtol, strict=False, hint=hint)
-    if checked > _LARGEST_RTOL:
-        raise ValueError(f"{rtol=} is out of range; expected at most {_LARGEST_RTOL}. {hint}")
-    return checked
 
 
 def _check_extent(points: np.ndarray, bandwidth: Any) -> None:
@@ -268,11 +262,18 @@ class KDESampler(PosteriorMixin, DistanceDensityMixin, BaseEstimator):
         n_points, d = measured.shape
         with threads_for(n_points**2 * (d + 2)):
             bandwidth = resolve_bandwidth(
-                self.bandwidth, rows, coordinates, kernel, backend, self._memory_limit()
+                self.bandwidth,
+                rows,
+                coordinates,
+                kernel,
+                backend,
+                self._memory_limit(),
+                column_names(X),
             )
         if not coordinates.is_euclidean and not isinstance(self.bandwidth, str):
             bandwidth = check_bandwidth(self.bandwidth, "the metric")
-        rtol = _check_rtol(self.rtol)
+        hint = "It is a relative error, such as 1e-6."
+        rtol = check_real("rtol", self.rtol, strict=False, maximum=_LARGEST_RTOL, hint=hint)
         _check_extent(measured, bandwidth)
         periods_of_metric, memory_limit = coordinates.periods, self._memory_limit()
         origin = origin_of(measured, periods_of_metric)
@@ -435,7 +436,7 @@ class KDESampler(PosteriorMixin, DistanceDensityMixin, BaseEstimator):
         )
 
     def _memory_limit(self) -> float:
-        return check_real("memory_limit", self.memory_limit, hint="It is in MiB.")
+        return check_memory_limit(self.memory_limit)
 
     def _draw(self, n: int, rng: np.random.RandomState) -> np.ndarray:
         metric = self.coordinates_
@@ -656,9 +657,6 @@ class KDESampler(PosteriorMixin, DistanceDensityMixin, BaseEstimator):
         with np.errstate(over="ignore"):
             distances = metric.to_metric(rows) - metric.to_metric(self.points_[:1])
             check_size(name, distances / self.bandwidth_, " bandwidths")
-
-    def _breaks_relations(self, X: Any) -> np.ndarray:
-        return self.coordinates_.columns.breaks_relations(self._check_query(X))
 
     def _sums_per_row(self) -> float:
         """See `DensityEstimatorMixin`."""

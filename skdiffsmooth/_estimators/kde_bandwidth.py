@@ -16,6 +16,7 @@ from .._coordinates.periodic import circular_std
 from .._engine.radial_kernels import RADIAL_KERNELS
 from .._engine.radial_mixture import RadialMixture
 from .._utils.backend import Backend
+from .._utils.column_precision import has_extent
 from .._utils.dequantize import excluded_rows
 from .._utils.rows import MergedRows
 from .._utils.units import unit_for
@@ -27,6 +28,7 @@ from ..bandwidth import (
     scott,
     silverman,
     stationary_bracket,
+    zero_bandwidth,
 )
 from .kde_model import kernel_model, origin_of, units_of
 
@@ -53,8 +55,12 @@ def resolve_bandwidth(
     kernel: str,
     backend: Backend,
     memory_limit: float,
+    names: np.ndarray | None,
 ) -> float | np.ndarray:
-    """Return the checked bandwidth: one number, or one for each feature (d,)."""
+    """Return the checked bandwidth: one number, or one for each feature (d,).
+
+    `names` (d,) are those of the columns for messages, None where they have none.
+    """
     points = coordinates.to_metric(rows.points)
     if isinstance(bandwidth, str):
         check_bandwidth(bandwidth, "X", names=(*_RULES, "loo"))
@@ -63,6 +69,14 @@ def resolve_bandwidth(
         unit = unit_for(float(np.abs(points - origin).max(initial=0.0)), ordinary=0)
         try:
             if bandwidth in _RULES:
+                constant = np.flatnonzero(~has_extent(rows.points))
+                if (
+                    names is not None
+                    and coordinates.is_euclidean
+                    and len(constant)
+                    and len(points) > 1
+                ):
+                    raise zero_bandwidth(names[constant].tolist())
                 stretched = _with_circular_stds(points, rows.weights, coordinates.periods)
                 return unit * _RULES[bandwidth](stretched / unit, rows.weights)
             return unit * _leave_one_out(rows, coordinates, kernel, backend, memory_limit, unit)

@@ -19,11 +19,17 @@ from .._diffusion.settings import (
     check_terminal_scale,
     parse_resources,
     resolve_background,
-    resolve_count,
     resolve_n_nodes,
     resolve_solver,
 )
-from .._utils.validation import check_bandwidth, check_choice, check_ratio, check_real, fixed_seed
+from .._utils.validation import (
+    check_bandwidth,
+    check_choice,
+    check_count,
+    check_ratio,
+    check_real,
+    fixed_seed,
+)
 from .._utils.warnings import warn_user
 from ..kernels._nodes import NodeRule, default_n_nodes
 from ..noise import NoiseLevels
@@ -83,8 +89,8 @@ class LocalParameters(NamedTuple):
             resolve_background(params["background"]) or 0.0,
             check_choice("terminal", params["terminal"], ("gaussian", "empirical")),
             None if isinstance(terminal_scale, str) else terminal_scale / unit,
-            resolve_count("n_levels", params["n_levels"]),
-            resolve_count("n_steps", params["n_steps"]),
+            check_count("n_levels", params["n_levels"]),
+            check_count("n_steps", params["n_steps"]),
             resolve_n_nodes(params["n_nodes"], "sobol"),
             resolve_solver(params["solver"]),
             parse_resources(params, params["dtype"]),

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .._engine.local import ColumnGroups
-from .._utils.validation import check_choice, check_integer
+from .._utils.validation import check_choice, check_count, check_integer, wrong_type
 
 # Sizes that "auto" compares: sides of patches, widths of windows, numbers of correlated columns.
 _SIDES = (1, 3, 5, 7)
@@ -143,10 +143,8 @@ def _sizes(
     sizes: tuple[int, ...], size: Any, whole: int, below: int | None = None
 ) -> tuple[int, ...]:
     """Return (size,) or, for "auto", all `sizes` below `below` (default `whole`), then `whole`."""
-    if isinstance(size, str):
-        check_choice("size", size, ("auto",), hint="Or pass an integer >= 1.")
-        return (*(s for s in sizes if s < (below or whole)), whole)
-    return (check_integer("size", size),)
+    number = check_count("size", size)
+    return (*(s for s in sizes if s < (below or whole)), whole) if number is None else (number,)
 
 
 def _checked_shape(image_shape: Any, n_features: int) -> tuple[int, ...] | None:
@@ -155,10 +153,7 @@ def _checked_shape(image_shape: Any, n_features: int) -> tuple[int, ...] | None:
         return None
     hint = "Pass (height, width), or (height, width, channels) for colour images, channels last."
     if isinstance(image_shape, str | bytes) or not hasattr(image_shape, "__len__"):
-        raise TypeError(
-            f"image_shape={image_shape!r} has type {type(image_shape).__name__}; expected a tuple. "
-            f"{hint}"
-        )
+        raise wrong_type("image_shape", image_shape, f"a tuple. {hint}")
     if isinstance(image_shape, dict) or len(image_shape) not in (2, 3):
         raise ValueError(f"image_shape={image_shape!r} does not have two or three numbers. {hint}")
     shape = tuple(check_integer("image_shape", number, hint=hint) for number in image_shape)
@@ -177,9 +172,7 @@ def _given(groups: Any, n_features: int) -> GroupFamily:
         "which together contain every column."
     )
     if not isinstance(groups, list | tuple | np.ndarray):
-        raise TypeError(
-            f"groups={groups!r} has type {type(groups).__name__}; expected a list. {hint}"
-        )
+        raise wrong_type("groups", groups, f"a list. {hint}")
     members = np.zeros((len(groups), n_features), dtype=bool)
     for number, group in enumerate(groups):
         if not isinstance(group, list | tuple | range | np.ndarray) or not len(group):

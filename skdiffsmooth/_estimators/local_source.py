@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
@@ -14,6 +13,7 @@ from .._diffusion.source import NoisedData
 from .._engine.hierarchy import PointHierarchy
 from .._engine.local import ColumnGroups, LocalPosterior
 from .._utils.backend import Backend
+from .._utils.cached import cached_property
 from .._utils.gaussian import gaussian_log_normalizer
 from .._utils.shards import ONE_PROCESS
 from ..kernels._nodes import NodeRule

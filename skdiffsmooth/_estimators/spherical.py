@@ -21,7 +21,13 @@ from .._utils.estimator import DensityEstimatorMixin, on_one_fit
 from .._utils.progress import reports_fit
 from .._utils.rows import check_sample_weight, merge_rows
 from .._utils.table import check_table
-from .._utils.validation import check_choice, check_even, check_integer, check_real
+from .._utils.validation import (
+    check_choice,
+    check_even,
+    check_integer,
+    check_memory_limit,
+    check_real,
+)
 
 __all__ = ["SphericalScoreDiffusion"]
 
@@ -45,10 +51,7 @@ def _given(name: str, value: Any) -> float | None:
     if isinstance(value, str):
         check_choice(name, value, ("auto",), hint=hint)
         return None
-    number = check_real(name, value, minimum=smallest, strict=False, hint=hint)
-    if number > largest:
-        raise ValueError(f"{name}={number:g} is above {largest:.3g}, the largest value. {hint}")
-    return number
+    return check_real(name, value, minimum=smallest, strict=False, maximum=largest, hint=hint)
 
 
 class SphericalScoreDiffusion(DensityEstimatorMixin, BaseEstimator):
@@ -200,7 +203,7 @@ class SphericalScoreDiffusion(DensityEstimatorMixin, BaseEstimator):
         space = SPACES[self.space]
         n_nodes = check_even("n_nodes", self.n_nodes, "rotations come with their inverses")
         n_steps = check_integer("n_steps", self.n_steps)
-        limit = check_real("memory_limit", self.memory_limit, hint="It is in MiB.")
+        limit = check_memory_limit(self.memory_limit)
         bandwidth, sigma, given = (_given(name, getattr(self, name)) for name in _LIMITS)
         check_form(X)
         checked = unit_rows(check_table(X, self), space)

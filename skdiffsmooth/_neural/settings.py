@@ -17,6 +17,7 @@ from .._utils.validation import (
     check_integer,
     check_real,
     fixed_seed,
+    wrong_type,
 )
 from ..solvers import Solver
 from .training import TrainingSettings
@@ -51,7 +52,7 @@ def parse_parameters(params: Mapping[str, Any], n_features: int) -> ParsedParame
     resources = parse_resources(params, params["dtype"])
     check_flag("warm_start", params["warm_start"])
     early_stopping = check_flag("early_stopping", params["early_stopping"])
-    fraction = _share("validation_fraction", params["validation_fraction"], least=False)
+    fraction = check_real("validation_fraction", params["validation_fraction"], below=1)
     return ParsedParameters(
         resources.backend,
         params["dtype"],
@@ -60,7 +61,7 @@ def parse_parameters(params: Mapping[str, Any], n_features: int) -> ParsedParame
             check_integer("max_iter", params["max_iter"]),
             check_integer("batch_size", params["batch_size"]),
             check_real("learning_rate_init", params["learning_rate_init"]),
-            _share("ema_decay", params["ema_decay"], least=True),
+            check_real("ema_decay", params["ema_decay"], strict=False, below=1),
             check_real("tol", params["tol"], strict=False),
             check_integer("n_iter_no_change", params["n_iter_no_change"]),
         ),
@@ -75,21 +76,10 @@ def parse_parameters(params: Mapping[str, Any], n_features: int) -> ParsedParame
     )
 
 
-def _share(name: str, value: Any, *, least: bool) -> float:
-    """Return a number from 0 to 1 after checking it; 1 is excluded, and 0 is allowed if `least`."""
-    share = check_real(name, value, strict=not least)
-    if share >= 1:
-        raise ValueError(f"{name}={value!r} is out of range; expected a number below 1.")
-    return share
-
-
 def _layer_sizes(sizes: Any) -> tuple[int, ...]:
     hint = "It takes a tuple of widths, such as (128, 128)."
     if isinstance(sizes, str | bytes) or not isinstance(sizes, Sequence | np.ndarray):
-        raise TypeError(
-            f"hidden_layer_sizes={sizes!r} has type {type(sizes).__name__}; expected "
-            f"integers >= 1. {hint}"
-        )
+        raise wrong_type("hidden_layer_sizes", sizes, f"integers >= 1. {hint}")
     if not len(sizes):
         raise ValueError(
             f"hidden_layer_sizes={sizes!r} is empty; expected one layer at least. {hint}"

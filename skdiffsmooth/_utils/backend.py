@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from .validation import check_choice
+from .validation import check_choice, wrong_type
 
 _DTYPES = {"float64": torch.float64, "float32": torch.float32}
 # Rounding of the largest length, in units of the smallest, that lowers log-densities by under 0.01 nats.
@@ -42,10 +42,7 @@ class Backend:
         """
         resolved_dtype = _DTYPES[check_choice("dtype", dtype, _DTYPES)]
         if not isinstance(device, str):
-            raise TypeError(
-                f"device={device!r} has type {type(device).__name__}; "
-                "expected a string such as 'cpu' or 'cuda'."
-            )
+            raise wrong_type("device", device, "a string such as 'cpu' or 'cuda'.")
         if re.fullmatch("cpu:0*[1-9][0-9]*", device):
             raise ValueError(
                 f"device={device!r} does not exist, since torch counts all CPUs as one device. Use "

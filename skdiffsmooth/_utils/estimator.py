@@ -344,6 +344,7 @@ class DistanceDensityMixin(DensityOfColumnsMixin):
     points_: Any  # (n_points, n_features)
     weights_: Any  # (n_points,)
     weight_sum_: float
+    coordinates_: Any  # a linear metric, with the relations of the columns
     # Period (n_features,) of each column, 0 where it has none; None where no column has one.
     periods_: Any
     # Whether nearly equal rows are recognised in units of the columns, or in the common unit of X.
@@ -424,6 +425,9 @@ class DistanceDensityMixin(DensityOfColumnsMixin):
             rows[:, conditions[0]] = conditions[1]
             self._check_range("given", rows)
         return conditions
+
+    def _breaks_relations(self, X: Any) -> np.ndarray:
+        return self.coordinates_.columns.breaks_relations(self._check_query(X))
 
     def _check_range(self, name: str, rows: np.ndarray) -> None:
         """Raise ValueError if rows (n, d) are so far apart that squares of distances would overflow."""

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from .validation import LARGEST_VALUE, check_real_array, check_size
+from .validation import LARGEST_VALUE, check_finite, check_real_array, check_size, wrong_type
 
 
 def resolve_columns(name: str, columns: Any, labels: np.ndarray | None, d: int) -> np.ndarray:
@@ -21,10 +21,7 @@ def resolve_columns(name: str, columns: Any, labels: np.ndarray | None, d: int) 
     nor an index; ValueError if a column is unknown, or named twice.
     """
     if isinstance(columns, str | bytes) or not hasattr(columns, "__iter__"):
-        raise TypeError(
-            f"{name}={columns!r} has type {type(columns).__name__}; expected a collection of columns, "
-            "such as [0, 2] or ['age']."
-        )
+        raise wrong_type(name, columns, "a collection of columns, such as [0, 2] or ['age'].")
     indices = [_index(name, column, labels, d) for column in columns]
     if len(set(indices)) < len(indices):
         raise ValueError(
@@ -35,33 +32,34 @@ def resolve_columns(name: str, columns: Any, labels: np.ndarray | None, d: int) 
 
 def _index(name: str, column: Any, labels: np.ndarray | None, d: int) -> int:
     """Return the index of one column."""
+    where = "column" if name in ("column", "columns") else f"{name} column"
     is_index = isinstance(column, int | np.integer) and not isinstance(column, bool)
     if labels is not None:
         matches = [j for j, label in enumerate(labels) if _is_same(label, column)]
         if len(matches) > 1:
             raise ValueError(
-                f"{name} column {column!r} is the label of {len(matches)} columns; expected labels "
+                f"{where} {column!r} is the label of {len(matches)} columns; expected labels "
                 "that differ. Rename the columns, and fit again."
             )
         if matches:
             return matches[0]
         if not is_index or not all(isinstance(label, str) for label in labels):
             raise ValueError(
-                f"{name} column {column!r} is not known; expected one of "
+                f"{where} {column!r} is not known; expected one of "
                 f"{', '.join(map(repr, labels))}, the columns of the training data."
             )
     elif isinstance(column, str):
         raise ValueError(
-            f"{name} column {column!r} is a name, but the training data had no column names; pass an "
+            f"{where} {column!r} is a name, but the training data had no column names; pass an "
             f"index from 0 to {d - 1}, or fit on a DataFrame."
         )
     if not is_index:
         raise TypeError(
-            f"{name} column {column!r} has type {type(column).__name__}; expected an index or a name."
+            f"{where} {column!r} has type {type(column).__name__}; expected an index or a name."
         )
     if not 0 <= column < d:
         raise ValueError(
-            f"{name} column {column!r} is out of range; expected an index from 0 to {d - 1}."
+            f"{where} {column!r} is out of range; expected an index from 0 to {d - 1}."
         )
     return int(column)
 
@@ -118,9 +116,8 @@ def resolve_given_values(
     neither a finite number nor one for each row.
     """
     if not isinstance(given, Mapping):
-        raise TypeError(
-            f"given={given!r} has type {type(given).__name__}; expected a mapping from columns to "
-            "values, such as {0: 1.5} or {'age': 40}."
+        raise wrong_type(
+            "given", given, "a mapping from columns to values, such as {0: 1.5} or {'age': 40}."
         )
     columns = resolve_columns("given", given, labels, d)
     _check_some_free(columns, d)
@@ -137,11 +134,11 @@ def resolve_given_values(
                 f"given[{column!r}] has shape {column_values.shape}; expected a number, or {n_samples} "
                 "of them, one for each of n_samples rows."
             )
-        if not np.all(np.isfinite(column_values)):
-            raise ValueError(
-                f"given[{column!r}] holds NaN or infinity; expected finite numbers. Leave the "
-                "column out of given where its value is not known."
-            )
+        check_finite(
+            f"given[{column!r}]",
+            column_values,
+            "Leave the column out of given where its value is not known.",
+        )
         check_size(f"given[{column!r}]", column_values, largest=LARGEST_VALUE)
         index = np.searchsorted(columns, _index("given", column, labels, d))
         values[:, index] = column_values

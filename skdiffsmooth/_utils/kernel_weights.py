@@ -65,7 +65,7 @@ def log_kernel_weights(
     values: np.ndarray,
     centers: np.ndarray,
     log_weights: np.ndarray,
-    periods: np.ndarray | None = None,
+    periods: np.ndarray | None,
 ) -> np.ndarray:
     """Return log W_i(b) of W_i(b) ~ w_i exp(-|b - c_i|^2 / 2), shape (n, N); W sums to one."""
     logits = log_weights - 0.5 * nearest_squares(values, centers, periods)[0]

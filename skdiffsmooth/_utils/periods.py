@@ -10,7 +10,7 @@ import numpy as np
 
 from .given import resolve_columns
 from .table import column_label, column_names
-from .validation import check_real
+from .validation import check_real, wrong_type
 from .warnings import warn_user
 
 _EPS = float(np.finfo(np.float64).eps)
@@ -34,9 +34,8 @@ def resolve_periods(periods: Any, labels: np.ndarray | None, d: int) -> np.ndarr
     if periods is None:
         return None
     if not isinstance(periods, Mapping):
-        raise TypeError(
-            f"periods={periods!r} has type {type(periods).__name__}; expected a mapping from columns to "
-            f"their periods, {_EXAMPLE}, or None."
+        raise wrong_type(
+            "periods", periods, f"a mapping from columns to their periods, {_EXAMPLE}, or None."
         )
     resolve_columns("periods", periods, labels, d)
     result = np.zeros(d)

@@ -7,18 +7,18 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
-from functools import cached_property
 from typing import Any
 
 import numpy as np
 from sklearn.utils import _safe_indexing
 from sklearn.utils.validation import _num_samples
 
+from .cached import cached_property
 from .column_precision import ColumnPrecision, column_precision, far_columns, has_extent
 from .near_rows import distinct_rows, near_rows, representatives
 from .periods import column_labels, reduced, resolve_periods
 from .table import check_table, column_names
-from .validation import check_detached, check_integer, check_real_array
+from .validation import check_detached, check_finite, check_integer, check_real_array
 from .warnings import warn_of_table, warn_user
 
 # Directions in which standardised rows extend less than this, relative to the widest, are relations.
@@ -96,6 +96,8 @@ def take(rows: Any, which: np.ndarray) -> Any:
     """Return some of the rows of an array or a table."""
     if hasattr(rows, "iloc"):
         return rows.iloc[which]
+    if hasattr(rows, "column_names"):  # a Table of pyarrow
+        return rows.take(np.arange(len(rows))[which])
     # A frame of polars takes indices only.
     return rows[np.flatnonzero(which) if which.dtype == bool else which]
 
@@ -304,11 +306,7 @@ def check_sample_weight(sample_weight: Any, n_samples: int) -> np.ndarray:
             f"sample_weight has shape {weight.shape}; expected ({n_samples},), one weight a row of X. "
             "Sample weights must be 1D array or scalar."
         )
-    if not np.all(np.isfinite(weight)):
-        raise ValueError(
-            f"sample_weight holds {np.sum(~np.isfinite(weight))} values that are NaN or infinite; "
-            "expected finite weights >= 0. Drop those rows or give them weight 0."
-        )
+    check_finite("sample_weight", weight, "Drop those rows or give them weight 0.")
     if np.any(weight < 0):
         raise ValueError(
             f"sample_weight has negative values (smallest {weight.min():g}); expected weights >= 0."

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -56,13 +56,13 @@ def check_table(
     which an estimator was fitted. Columns of the indices `ignored` may hold missing values and are set
     to zero.
 
-    Raises TypeError if X is sparse, a lazy frame, a tensor that requires gradients or of a type that
-    numpy lacks, or has cells that are no numbers; ValueError if X has another shape, two columns of
-    one name, columns that are not numeric, masked, missing or infinite cells, or other columns than
-    those of `fit`.
+    Raises TypeError if X is sparse, a lazy frame, a dict or other container that is no table, a tensor
+    that requires gradients or of a type that numpy lacks, or has cells that are no numbers; ValueError
+    if X has another shape, two columns of one name, columns that are not numeric, masked, missing or
+    infinite cells, or other columns than those of `fit`.
     """
     check_detached("X", X)
-    _check_container(X)
+    X = check_container(X)
     names = column_names(X)
     _check_types(X, names)
     options: dict[str, Any] = {"dtype": np.float64, "ensure_all_finite": False}
@@ -94,14 +94,27 @@ def check_table(
     return checked
 
 
-def _check_container(X: Any) -> None:
-    """Raise an error if X is a frame that has no array, or not one column for each name."""
+def check_container(X: Any) -> Any:
+    """Return X, a Table of pyarrow as a frame of pandas; raise an error if it is no table.
+
+    Raises TypeError if X is a lazy frame, dict, generator or structured array, or all its columns are
+    sparse; ValueError if two columns have one name.
+    """
+    if hasattr(X, "column_names") and hasattr(X, "to_pandas"):
+        X = X.to_pandas()
+    is_structured = getattr(getattr(X, "dtype", None), "names", None) is not None
+    if is_structured or isinstance(X, Mapping | Iterator):
+        advice = "list(X)" if isinstance(X, Iterator) else "pandas.DataFrame(X)"
+        raise TypeError(
+            f"X is a {'structured array' if is_structured else type(X).__name__}; expected an array of "
+            f"numbers or a DataFrame, with one row for each sample. Pass {advice}."
+        )
     if hasattr(X, "collect_schema") and not hasattr(X, "shape"):
         raise TypeError(
             f"X is a {type(X).__name__} of polars; expected a DataFrame. Pass X.collect()."
         )
     if not hasattr(X, "columns"):
-        return
+        return X
     check_names_differ(list(X.columns))
     is_sparse = [hasattr(dtype, "fill_value") for dtype in X.dtypes]
     if is_sparse and all(is_sparse):
@@ -109,6 +122,7 @@ def _check_container(X: Any) -> None:
             "the columns of X are sparse, but dense data is required. Pass X.sparse.to_dense() if it "
             "fits into memory."
         )
+    return X
 
 
 def check_names_differ(names: Sequence[Any]) -> None:

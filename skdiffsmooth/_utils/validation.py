@@ -6,6 +6,7 @@ ValueError. The text `hint` is appended to messages.
 
 from __future__ import annotations
 
+import math
 import numbers
 import sys
 from collections.abc import Collection
@@ -21,23 +22,46 @@ LARGEST_VALUE = 2.0**1000
 _OTHER_SOURCES = ", a numpy RandomState, or None"
 
 
+def wrong_type(name: str, value: Any, expected: str) -> TypeError:
+    """Return the error about a parameter of a wrong type; `expected` ends the message."""
+    return TypeError(f"{name}={value!r:.100} has type {type(value).__name__}; expected {expected}")
+
+
 def check_real(
-    name: str, value: Any, *, minimum: float = 0.0, strict: bool = True, hint: str = ""
+    name: str,
+    value: Any,
+    *,
+    minimum: float = 0.0,
+    strict: bool = True,
+    below: float = math.inf,
+    maximum: float = math.inf,
+    hint: str = "",
 ) -> float:
-    """Return `value` as a float; it is finite and above `minimum`, or at it unless `strict`."""
+    """Return `value` as a finite float, at most `maximum`, below `below`, and above `minimum`.
+
+    It may be at `minimum` unless `strict`.
+    """
     expected = f"a finite number {'>' if strict else '>='} {minimum:g}"
+    if below < math.inf:
+        expected += f" and < {below:g}"
+    if maximum < math.inf:
+        expected += f" and <= {maximum:.3g}"
     hint = f" {hint}" if hint else ""
     if isinstance(value, bool | np.bool_) or not isinstance(value, numbers.Real):
-        raise TypeError(
-            f"{name}={value!r} has type {type(value).__name__}; expected {expected}.{hint}"
-        )
+        raise wrong_type(name, value, f"{expected}.{hint}")
     try:
         number = float(value)
     except OverflowError:  # an integer beyond the largest float
         number = np.inf
-    if not np.isfinite(number) or number < minimum or (strict and number == minimum):
+    is_low = number < minimum or (strict and number == minimum)
+    if not np.isfinite(number) or is_low or number >= below or number > maximum:
         raise ValueError(f"{name}={value!r} is out of range; expected {expected}.{hint}")
     return number
+
+
+def check_memory_limit(value: Any) -> float:
+    """Return the parameter `memory_limit`, in MiB, as a float above zero."""
+    return check_real("memory_limit", value, hint="It is in MiB.")
 
 
 def check_even(name: str, value: Any, reason: str) -> int:
@@ -54,10 +78,7 @@ def check_integer(name: str, value: Any, *, minimum: int = 1, hint: str = "") ->
     """Return `value` as an int, from `minimum` to the largest index or size."""
     hint = f" {hint}" if hint else ""
     if isinstance(value, bool | np.bool_) or not isinstance(value, numbers.Integral):
-        raise TypeError(
-            f"{name}={value!r} has type {type(value).__name__}; "
-            f"expected an integer >= {minimum}.{hint}"
-        )
+        raise wrong_type(name, value, f"an integer >= {minimum}.{hint}")
     if value < minimum:
         raise ValueError(f"{name}={value!r} is too small; expected an integer >= {minimum}.{hint}")
     number = int(value)
@@ -68,14 +89,20 @@ def check_integer(name: str, value: Any, *, minimum: int = 1, hint: str = "") ->
     return number
 
 
+def check_count(name: str, value: Any) -> int | None:
+    """Return `value` as an int >= 1, or None for "auto"."""
+    if isinstance(value, str):
+        check_choice(name, value, ("auto",), hint="Or pass an integer >= 1.")
+        return None
+    return check_integer(name, value)
+
+
 def check_choice(name: str, value: Any, choices: Collection[str], *, hint: str = "") -> str:
     """Return `value`, one of the strings `choices`."""
     known = ", ".join(repr(choice) for choice in sorted(choices))
     hint = f" {hint}" if hint else ""
     if not isinstance(value, str):
-        raise TypeError(
-            f"{name}={value!r} has type {type(value).__name__}; expected one of {known}.{hint}"
-        )
+        raise wrong_type(name, value, f"one of {known}.{hint}")
     if value not in choices:
         raise ValueError(f"{name}={value!r} is not known; expected one of {known}.{hint}")
     return value
@@ -108,6 +135,15 @@ def check_real_array(name: str, value: Any, *, allow_bool: bool = True) -> np.nd
             f"{name}={value!r:.100} holds booleans; expected real numbers. Pass numbers such as 0.5."
         )
     return as_float
+
+
+def check_finite(name: str, values: np.ndarray, hint: str) -> None:
+    """Raise ValueError if a value of an array is NaN or infinite."""
+    n_wrong = values.size - np.count_nonzero(np.isfinite(values))
+    if n_wrong:
+        raise ValueError(
+            f"{name} holds {n_wrong} values that are NaN or infinite; expected finite ones. {hint}"
+        )
 
 
 def check_draw(n_samples: Any, random_state: Any) -> tuple[int, np.random.RandomState]:
@@ -181,9 +217,7 @@ def fixed_seed(random_state: Any) -> int:
 def check_flag(name: str, value: Any) -> bool:
     """Return `value` as a bool, after checking that it is a boolean."""
     if not isinstance(value, bool | np.bool_):
-        raise TypeError(
-            f"{name}={value!r} has type {type(value).__name__}; expected True or False."
-        )
+        raise wrong_type(name, value, "True or False.")
     return bool(value)
 
 

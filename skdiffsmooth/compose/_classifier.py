@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from scipy.special import logsumexp
 from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.frozen import FrozenEstimator
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, check_X_y
 
@@ -63,7 +64,8 @@ class DensityClassifier(ClassifierMixin, DensityEstimatorMixin, BaseEstimator):
     estimator : estimator, default=None
         Density that is fitted to the rows of each class: any estimator with `fit` and with
         log-densities in nats as `score_samples`, of this package or another. None is
-        ``SmoothedScoreDiffusion()``, which chooses its scales for each class.
+        ``SmoothedScoreDiffusion()``, which chooses its scales for each class. A `FrozenEstimator` is
+        not fitted to any class: all rows get the priors, with a warning.
     priors : array-like of shape (n_classes,), default=None
         Probabilities of the classes, in the order of ``classes_``. None: their weighted fractions of
         the training rows.
@@ -191,6 +193,12 @@ class DensityClassifier(ClassifierMixin, DensityEstimatorMixin, BaseEstimator):
             scale = np.maximum(scale, columns.widths * columns.scales)
             (first, *_) = np.flatnonzero((codes == code) & (weight > 0))
             fitted[code] = KDESampler(scale).fit(take(rows, np.array([first])))
+        if isinstance(self.estimator, FrozenEstimator):
+            warn_user(
+                "estimator is a FrozenEstimator, which is not fitted again: all classes have the same "
+                "density, so probabilities are the priors for every row. Pass the density without "
+                "FrozenEstimator."
+            )
         labels = [f"density of class {label}" for label in classes]
         check_same_measure(list(zip(labels, fitted, strict=True)))
         self._set_fitted(X, classes_=classes, class_prior_=prior, estimators_=fitted, _table_=table)

@@ -77,7 +77,9 @@ class DensityOutlierDetector(OutlierMixin, DensityEstimatorMixin, BaseEstimator)
         Density that is fitted: any estimator with `fit` and with log-densities in nats as
         `score_samples`, of this package or another. None is ``SmoothedScoreDiffusion()``. A Pipeline of
         transformers and a density becomes a `TransformedDensity`, so that log-densities of folds with
-        different scales can be compared; put other transformers before the detector.
+        different scales can be compared; put other transformers before the detector. A
+        `FrozenEstimator` is not fitted again, so fit it to other rows than X, or more new rows than
+        `contamination` are flagged.
     contamination : float or "auto", default=0.1
         Fraction of the training rows to flag, above 0 and at most 0.5; rows of equal score are flagged
         together or not at all. If the training rows are known to be clean (novelty detection), pass the
@@ -431,14 +433,8 @@ def _check_contamination(contamination: Any) -> float | None:
         hint = "Or pass a number > 0 and <= 0.5."
         check_choice("contamination", contamination, ("auto",), hint=hint)
         return None
-    hint = "It is at most 0.5; or pass 'auto'."
-    fraction = check_real("contamination", contamination, hint=hint)
-    if fraction > 0.5:
-        raise ValueError(
-            f"contamination={contamination!r} is out of range; expected a number > 0 and <= 0.5, the "
-            "fraction of training rows to flag, or 'auto'."
-        )
-    return fraction
+    hint = "It is the fraction of training rows to flag; or pass 'auto'."
+    return check_real("contamination", contamination, maximum=0.5, hint=hint)
 
 
 def _threshold(scores: np.ndarray, weights: np.ndarray, contamination: float | None) -> float:

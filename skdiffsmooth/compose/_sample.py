@@ -9,7 +9,7 @@ from sklearn.pipeline import Pipeline
 from sklearn.utils.validation import check_is_fitted
 
 from .._utils.estimator import DensityEstimatorMixin
-from .._utils.validation import check_choice, check_draw
+from .._utils.validation import check_choice, check_draw, wrong_type
 from ._conditionals import draw_with_given
 from ._members import unwrap
 from ._unconditional import draw_labelled
@@ -91,10 +91,7 @@ def sample(
     check_choice("output", output, ("default", "pandas", "polars"))
     n, generator = check_draw(n_samples, random_state)
     if isinstance(fitted, type) or not hasattr(fitted, "fit"):
-        raise TypeError(
-            f"fitted={fitted!r} has type {type(fitted).__name__}; expected a fitted density, pipeline "
-            "or search."
-        )
+        raise wrong_type("fitted", fitted, "a fitted density, pipeline or search.")
     density = _density_of_tables(fitted)
     if density is not None:
         drawn = density.sample(n, random_state=generator, given=given)

@@ -77,12 +77,13 @@ class DensityStacking(PosteriorMixin, DensityOfColumnsMixin, BaseEstimator):
     estimators : list of (str, estimator), default=None
         The members with their names: estimators with `fit` and with log-densities in nats as
         `score_samples`, of this package or another (KernelDensity, GaussianMixture). "drop" in the
-        place of an estimator leaves it out. A broad member, such as a GaussianMixture of one component,
-        gives rows far from all others a higher density. None takes the densities of this package:
-        SmoothedScoreDiffusion of the rows and of rows mapped by splines through the quantiles of each
-        column, manifold Parzen windows, and Gaussian mixtures of 1 to 32 components (the mean of eight
-        restarts each; not with sample weights). Members that cannot be fitted to X are left out with
-        a warning. Add a ManifoldAdaptedDiffusion where rows lie on a curved sheet.
+        place of an estimator leaves it out. A `FrozenEstimator` is not fitted again, so fit it to other
+        rows than X, or its weight is too large. A broad member, such as a GaussianMixture of one
+        component, gives rows far from all others a higher density. None takes the densities of this
+        package: SmoothedScoreDiffusion of the rows and of rows mapped by splines through the
+        quantiles of each column, manifold Parzen windows, and Gaussian mixtures of 1 to 32 components
+        (the mean of eight restarts each; not with sample weights). Members that cannot be fitted to X
+        are left out with a warning. Add a ManifoldAdaptedDiffusion where rows lie on a curved sheet.
     cv : int, cross-validation splitter, iterable of (train, test) or "prefit", default=5
         How rows are held out. An integer makes that many shuffled folds, the same at every fit, in
         which equal rows are in the same fold, so that no held-out row has a copy among the training
@@ -369,7 +370,9 @@ class DensityStacking(PosteriorMixin, DensityOfColumnsMixin, BaseEstimator):
 
     def _breaks_relations(self, X: Any) -> np.ndarray:
         members = [m for m in self.estimators_ if isinstance(m, DensityEstimatorMixin)]
-        return np.any([member._breaks_relations(X) for member in members], axis=0)
+        # Members were fitted to the array of a frame that is not of pandas.
+        rows = X if self._table_ is not None else as_given(X, self._check_query(X))
+        return np.any([member._breaks_relations(rows) for member in members], axis=0)
 
     def _log_density_of_columns(
         self, X: np.ndarray, scored: np.ndarray, given: np.ndarray

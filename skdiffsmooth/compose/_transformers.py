@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from scipy.special import expit, logit, ndtr, ndtri
+from scipy.special import boxcox, boxcox1p, expit, logit, ndtr, ndtri
 from sklearn.decomposition import PCA
 from sklearn.preprocessing import (
     FunctionTransformer,
@@ -108,11 +108,13 @@ class _Power(ChangeOfVariables):
         return (self.transformer.lambdas_ - 1) * logarithm - np.log(self.scale)
 
     def image(self, X: np.ndarray) -> np.ndarray:
-        if not self.positive:
-            return super().image(X)
-        # Box-Cox raises for values at or below zero; such a query has density zero.
-        inside = X > 0
-        return np.where(inside, super().image(np.where(inside, X, 1.0)), np.nan)
+        # Not by scikit-learn, which raises where a power overflows, or a value is at or below zero under
+        # Box-Cox. The density of such a query is zero.
+        lambdas = self.transformer.lambdas_
+        if self.positive:
+            return (np.where(X > 0, boxcox(X, lambdas), np.nan) - self.mean) / self.scale
+        powers = boxcox1p(np.abs(X), np.where(X < 0, 2 - lambdas, lambdas))
+        return (np.copysign(powers, X) - self.mean) / self.scale
 
     def inverse(
         self, Z: np.ndarray, generator: np.random.RandomState
@@ -265,7 +267,7 @@ class _PCA(ChangeOfVariables):
         self.scales = self.factors = np.ones(k)
         if transformer.whiten:
             # This keeps rounding errors of components without variance small.
-            self.scales = np.maximum(stds, _LEAST_STD * size)
+            self.scales = np.maximum(stds, _LEAST_STD * np.where(size > 0, size, 1.0))
             # scikit-learn divides by the standard deviation, but at least by eps.
             self.factors = np.maximum(stds, np.finfo(np.float64).eps) / self.scales
 

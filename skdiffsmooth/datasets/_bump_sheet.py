@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 
 from .._coordinates.hull import AffineHull
+from .._utils.cached import cached_property
 from .._utils.memory import slices_within
 from ..manifolds._base import Constants, ManifoldInHull
 

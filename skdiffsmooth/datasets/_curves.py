@@ -285,13 +285,8 @@ def _closed_curve(
 
 
 def _check_amplitude(amplitude: Any, limit: float = 1.0) -> float:
-    value = check_real("amplitude", amplitude, strict=False)
-    if value >= limit:
-        raise ValueError(
-            f"amplitude={amplitude!r} is too large; expected a number below {limit:g}, with which the "
-            "radius stays positive."
-        )
-    return value
+    hint = "The radius of the curve must stay positive."
+    return check_real("amplitude", amplitude, strict=False, below=limit, hint=hint)
 
 
 # Functions are partial ones or classes, not closures, so that shapes can be pickled.

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
-from .._utils.validation import check_choice, check_real, check_real_array
+from .._utils.cached import cached_property
+from .._utils.validation import check_choice, check_real, check_real_array, wrong_type
 from ..manifolds._cumulative import Cumulative
 
 
@@ -145,12 +145,8 @@ class VonMises:
     concentration: float = 2.0
 
     def __post_init__(self) -> None:
-        value = check_real("concentration", self.concentration, strict=False)
-        if value > 1e8:
-            raise ValueError(
-                f"concentration={self.concentration!r} is too large; expected at most 1e8. "
-                "The standard deviation in radians is concentration**-0.5. Lower the concentration."
-            )
+        hint = "The standard deviation in radians is concentration**-0.5."
+        check_real("concentration", self.concentration, strict=False, maximum=1e8, hint=hint)
 
     @cached_property
     def _mass(self) -> Cumulative:
@@ -194,9 +190,8 @@ def resolve_distribution(
             return distribution, Uniform()
         return "uniform", NAMED[distribution]()
     if not isinstance(distribution, Distribution) or isinstance(distribution, type):
-        raise TypeError(
-            f"distribution={distribution!r} has type {type(distribution).__name__}; expected one of "
-            f"{', '.join(map(repr, sorted(names)))}. {hint}"
+        raise wrong_type(
+            "distribution", distribution, f"one of {', '.join(map(repr, sorted(names)))}. {hint}"
         )
     if isinstance(distribution, VonMises) and not closed:
         raise ValueError(

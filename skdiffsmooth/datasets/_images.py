@@ -87,21 +87,14 @@ def bump_images(
     """
     size = check_integer("size", size, minimum=2)
     hint = "It is in units of the pixels' coordinates, from -1 to 1."
-    if check_real("width", width, hint=hint) > _WIDEST:
-        raise ValueError(
-            f"width={width!r} is out of range; expected at most {_WIDEST:g}, above which all images "
-            "are nearly equal. Pass a smaller width."
-        )
+    # Images of larger widths are nearly equal.
+    width = check_real("width", width, maximum=_WIDEST, hint=hint)
     if width < 2 / (size - 1):
         raise ValueError(
             f"width={width!r} is below the distance {2 / (size - 1):.3g} of two pixels; expected at "
             "least that. Pass a larger width or size."
         )
-    if check_real("radius", radius, hint=hint) > 1:
-        raise ValueError(
-            f"radius={radius!r} is out of range; expected at most 1, with centers in the image."
-        )
-    width, radius = float(width), float(radius)
+    radius = check_real("radius", radius, maximum=1, hint=hint)
     check_choice("centers", centers, ("circle", "square"))
     if centers == "circle":
         by, distribution = resolve_distribution(distribution, ("uniform", "parameter"), closed=True)

@@ -12,7 +12,7 @@ from ..langevin import LangevinChains, LangevinSampler
 from ._figures import (
     STYLES,
     check_number_of_columns,
-    chosen_columns,
+    column_names_of,
     columns_in_order,
     frame_of,
     matplotlib_axes,
@@ -85,7 +85,8 @@ class ChainDisplay:
         TypeError, ValueError
             If the sampler cannot sample the estimator, or there are more than eight columns.
         """
-        shown, names = chosen_columns(estimator, columns)
+        names = column_names_of(estimator)
+        shown = columns_in_order(columns, names)
         check_number_of_columns(shown)
         sampler = LangevinSampler() if sampler is None else sampler
         if not isinstance(sampler, LangevinSampler):

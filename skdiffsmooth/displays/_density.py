@@ -19,7 +19,8 @@ from ..compose._compare import base_measure
 from ._figures import (
     BLACK,
     check_number_of_columns,
-    chosen_columns,
+    column_names_of,
+    columns_in_order,
     draws_of,
     frame_of,
     grid_of,
@@ -131,14 +132,12 @@ class DensityDisplay:
         Other densities, and those of tables with levels or counts, are kernel density estimates from
         2000 draws, which are slightly wider than the density.
         """
-        _, names = chosen_columns(estimator, None, ())
+        names = column_names_of(estimator)
         d = len(names)
         # Columns of arrays are passed by index, columns of frames by label.
         labels = [j if name == f"x{j}" else name for j, name in enumerate(names)]
         is_given, values = checked_given(given, names)
-        shown, _ = chosen_columns(
-            estimator, columns, [c for c in range(d) if c not in set(is_given)]
-        )
+        shown = columns_in_order(columns, names, is_given)
         if set(shown) & set(is_given):
             raise ValueError(
                 "columns and given share a column; expected each column in at most one of them."
@@ -164,10 +163,7 @@ class DensityDisplay:
                 )
         if grid_resolution is None:
             grid_resolution = _RESOLUTIONS.get(len(shown), _RESOLUTION_OF_PAIRS)
-        around = rows if rows is not None else drawn
-        if around is None:
-            around = np.zeros((1, d))  # the grid is given
-        values_of = grid_of(grid, around, shown, grid_resolution, is_drawn=rows is None)
+        values_of = grid_of(grid, rows, drawn, shown, grid_resolution)
         log_density = {}
         for panel in _panels(len(shown)):
             points, at = mesh([values_of[i] for i in panel]), [shown[i] for i in panel]
@@ -343,13 +339,11 @@ def _exact_log_density(
 
     `labels` are the column labels (or indices) of the estimator.
     """
-    names = getattr(estimator, "feature_names_in_", None)
-    queries = np.zeros((len(points), estimator.n_features_in_))
-    queries[:, at], queries[:, is_given] = points, values
     options = {"given": [labels[c] for c in is_given]} if is_given else {}
-    if len(at) + len(is_given) < queries.shape[1]:
+    if len(at) + len(is_given) < estimator.n_features_in_:
         options["columns"] = [labels[c] for c in at]
-    return estimator.score_samples(with_names(queries, names), **options)
+    queries = queries_at(estimator, points, at, is_given, values)
+    return estimator.score_samples(queries, **options)
 
 
 def _panels(n_columns: int) -> list[tuple[int, ...]]:
@@ -390,6 +384,18 @@ def checked_given(given: Any, names: list[str]) -> tuple[list[int], np.ndarray]:
     labels = np.array(names, dtype=object)
     columns, values = resolve_given_values(given, 1, labels, len(names))
     return [int(column) for column in columns], values[0]
+
+
+def queries_at(
+    estimator: Any, points: np.ndarray, at: list[int], is_given: list[int], values: np.ndarray
+) -> Any:
+    """Return rows whose columns `at` are points (n, k) and whose given columns have `values`.
+
+    Other columns are zero. Rows have the column names of the estimator, if it has any.
+    """
+    queries = np.zeros((len(points), estimator.n_features_in_))
+    queries[:, at], queries[:, is_given] = points, values
+    return with_names(queries, getattr(estimator, "feature_names_in_", None))
 
 
 def checked_rows(X: Any, d: int, *, is_mixed: bool = False) -> np.ndarray:

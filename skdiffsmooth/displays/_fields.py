@@ -9,15 +9,15 @@ import numpy as np
 
 from .._utils.validation import check_integer, check_real
 from .._utils.warnings import without_warnings
-from ..compose._changes import with_names
 from ..compose._members import unwrap
-from ._density import checked_given, checked_rows
+from ._density import checked_given, checked_rows, queries_at
 from ._figures import (
     BLACK,
     BLUE,
     ORANGE,
     STYLES,
-    chosen_columns,
+    column_names_of,
+    columns_in_order,
     draws_of,
     frame_of,
     grid_of,
@@ -110,25 +110,19 @@ class ScoreFieldDisplay:
                 f"{type(model).__name__} has no grad_log_density; expected an estimator with a score, "
                 "such as SmoothedScoreDiffusion or KDESampler(kernel='gaussian')."
             )
-        _, names = chosen_columns(model, None, ())
+        names = column_names_of(model)
         is_given, values = checked_given(given, names)
-        shown, _ = chosen_columns(
-            model, columns, [c for c in range(len(names)) if c not in set(is_given)]
-        )
+        shown = columns_in_order(columns, names, is_given)
         _check_plane(shown, len(names) - len(is_given), "given={column: value} for all others")
         rows = None if X is None else checked_rows(X, len(names))
-        around = rows
-        if around is None and grid is None:
+        drawn = None
+        if rows is None and grid is None:
             with without_warnings():
-                around = draws_of(model, _N_DRAWS, 0)
-        if around is None:
-            around = np.zeros((1, len(names)))
+                drawn = draws_of(model, _N_DRAWS, 0)
         if grid_resolution is None:
             grid_resolution = _RESOLUTION_OF_ONE if len(shown) == 1 else _RESOLUTION_OF_TWO
-        points = mesh(grid_of(grid, around, shown, grid_resolution, is_drawn=rows is None))
-        queries = np.zeros((len(points), len(names)))
-        queries[:, shown], queries[:, is_given] = points, values
-        labelled = with_names(queries, getattr(model, "feature_names_in_", None))
+        points = mesh(grid_of(grid, rows, drawn, shown, grid_resolution))
+        queries = queries_at(model, points, shown, is_given, values)
         variances = [t] if t is None or np.ndim(t) == 0 else list(t)
         if not 1 <= len(variances) <= _MOST_SCALES:
             raise ValueError(
@@ -137,7 +131,7 @@ class ScoreFieldDisplay:
             )
         own = float(np.max(model.bandwidth_))
         scales = [own if v is None else float(np.sqrt(check_real("t", v))) for v in variances]
-        score = [model.grad_log_density(labelled, v)[:, shown] for v in variances]
+        score = [model.grad_log_density(queries, v)[:, shown] for v in variances]
         return cls(
             [names[c] for c in shown],
             points,
@@ -276,8 +270,8 @@ class TrajectoryDisplay:
                 f"{type(model).__name__} has no trajectories; expected a diffusion, such as "
                 "SmoothedScoreDiffusion or ManifoldAdaptedDiffusion."
             )
-        _, names = chosen_columns(model, None, ())
-        shown, _ = chosen_columns(model, columns, range(len(names)))
+        names = column_names_of(model)
+        shown = columns_in_order(columns, names)
         _check_plane(shown, len(shown), "columns=[first, second]")
         if X is not None:
             scales, rows = model.trajectories(X)

@@ -104,14 +104,8 @@ def frame_of(columns: dict[str, Any]) -> Any:
     return pd.DataFrame(columns)
 
 
-def chosen_columns(
-    estimator: Any, columns: Any, default: Sequence[int] | None = None
-) -> tuple[list[int], list]:
-    """Return the indices of columns, and the names of all columns of a fitted estimator.
-
-    `columns` None means `default`, or all. Columns that a density of tables leaves out are
-    omitted.
-    """
+def column_names_of(estimator: Any) -> list[Any]:
+    """Return the names of the columns of a fitted estimator, without those that a table leaves out."""
     check_is_fitted(estimator)
     n = getattr(estimator, "n_features_in_", None)
     if n is None:
@@ -119,10 +113,7 @@ def chosen_columns(
             f"{type(estimator).__name__} has no n_features_in_; expected a fitted density estimator, "
             "or a pipeline or search of one."
         )
-    names = names_of_columns(estimator, n)
-    if columns is None and default is not None:
-        return list(default), names
-    return columns_in_order(columns, names), names
+    return names_of_columns(estimator, n)
 
 
 def used_columns(X: Any, names: Sequence[Any]) -> Any:
@@ -131,10 +122,13 @@ def used_columns(X: Any, names: Sequence[Any]) -> Any:
     return X[list(names)] if len(names) < len(labels) and set(names) <= set(labels) else X
 
 
-def columns_in_order(columns: Any, names: Sequence[Any]) -> list[int]:
-    """Return the indices of columns, all for None, in the user's order: the first is horizontal."""
+def columns_in_order(columns: Any, names: Sequence[Any], given: Sequence[int] = ()) -> list[int]:
+    """Return the indices of columns in the user's order: the first is horizontal.
+
+    None is all columns but the given ones.
+    """
     if columns is None:
-        return list(range(len(names)))
+        return [j for j in range(len(names)) if j not in given]
     labels = np.array(names, dtype=object)
     if not len(resolve_columns("columns", columns, labels, len(names))):
         raise ValueError("columns is empty; expected the labels or indices of columns to draw.")
@@ -172,9 +166,12 @@ def numeric_rows(rows: Any) -> np.ndarray:
 
 
 def grid_of(
-    grid: Any, rows: np.ndarray, columns: Sequence[int], resolution: Any, *, is_drawn: bool
+    grid: Any, rows: Any, drawn: Any, columns: Sequence[int], resolution: Any
 ) -> list[np.ndarray]:
-    """Return the grid values of each column: the user's `grid`, or even steps around rows (n, d)."""
+    """Return the grid values of each column: the user's `grid`, or even steps around rows (n, d).
+
+    If `rows` is None, steps are around most of the draws (n_drawn, d).
+    """
     if grid is not None:
         if not isinstance(grid, Iterable):
             raise TypeError(f"grid={grid!r}; expected one array of values for each column.")
@@ -195,7 +192,10 @@ def grid_of(
                 )
         return arrays
     resolution = check_integer("grid_resolution", resolution, minimum=2)
-    low, high = np.quantile(rows, [_OUTSIDE, 1 - _OUTSIDE] if is_drawn else [0, 1], axis=0)
+    if rows is None:
+        low, high = np.quantile(drawn, [_OUTSIDE, 1 - _OUTSIDE], axis=0)
+    else:
+        low, high = np.quantile(rows, [0, 1], axis=0)
     # A constant column still needs a range of values.
     margin = np.where(high > low, _MARGIN * (high - low), np.maximum(1e-3 * np.abs(high), 1e-3))
     return [np.linspace((low - margin)[c], (high + margin)[c], resolution) for c in columns]

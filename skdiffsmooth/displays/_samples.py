@@ -7,12 +7,12 @@ from typing import Any, Self
 
 import numpy as np
 
-from .._utils.validation import check_detached
+from .._utils.validation import check_detached, check_finite
 from ._figures import (
     BLUE,
     ORANGE,
     check_number_of_columns,
-    chosen_columns,
+    column_names_of,
     columns_in_order,
     draws_of,
     frame_of,
@@ -90,7 +90,8 @@ class SampleComparisonDisplay:
         TypeError, ValueError
             If X has other columns than the estimator, or there are more than eight columns.
         """
-        shown, names = chosen_columns(estimator, columns)
+        names = column_names_of(estimator)
+        shown = columns_in_order(columns, names)
         check_number_of_columns(shown)
         n = min(len(_columns_of("X", X)[1][0]), _MOST_DRAWS) if n_samples is None else n_samples
         drawn = draws_of(estimator, n, random_state)
@@ -250,11 +251,7 @@ def _coded(name: Any, real: np.ndarray, drawn: np.ndarray) -> tuple[np.ndarray, 
         is_number = False
     if is_number:
         for source, column in zip(("X", "drawn"), values, strict=True):
-            if not np.all(np.isfinite(column)):
-                raise ValueError(
-                    f"column {name!r} of {source} holds NaN or infinity; expected finite numbers. Drop "
-                    "or fill those rows first."
-                )
+            check_finite(f"column {name!r} of {source}", column, "Drop or fill those rows first.")
         return values[0], values[1], None
     levels, codes = np.unique(np.concatenate([real, drawn]).astype(str), return_inverse=True)
     return codes[: len(real)].astype(float), codes[len(real) :].astype(float), levels.tolist()

@@ -14,7 +14,7 @@ from sklearn.base import clone
 from .._coordinates.hull import AffineHull, principal_axes
 from .._coordinates.metric import candidate_metrics, is_warped
 from .._utils.shards import Shards
-from .._utils.validation import check_choice, check_integer, check_real
+from .._utils.validation import check_choice, check_count, check_integer, check_real, wrong_type
 from .._utils.warnings import warn_user
 from ..manifolds import (
     AffineSubspace,
@@ -158,9 +158,8 @@ class AlongManifold:
             check_choice("manifold", manifold, ("local", "pca"), hint=hint)
             return None
         if isinstance(manifold, type) or not isinstance(manifold, Manifold):
-            raise TypeError(
-                f"manifold={manifold!r} has type {type(manifold).__name__}; expected 'local', 'pca' "
-                "or an object of skdiffsmooth.manifolds."
+            raise wrong_type(
+                "manifold", manifold, "'local', 'pca' or an object of skdiffsmooth.manifolds."
             )
         if manifold.n_features != points.shape[1]:
             raise ValueError(
@@ -178,11 +177,7 @@ class AlongManifold:
                 "manifold='local' cannot be learned with shards='distributed'; pass "
                 "manifold='pca', or a manifold that was fitted to a subsample."
             )
-        n_cells = None
-        if isinstance(self.n_cells, str):
-            check_choice("n_cells", self.n_cells, ("auto",), hint="Or pass an integer.")
-        else:
-            n_cells = check_integer("n_cells", self.n_cells)
+        n_cells = check_count("n_cells", self.n_cells)
         if n_cells is not None and n_cells > len(points):
             raise ValueError(
                 f"n_cells={n_cells} exceeds the number of distinct rows, {len(points)}; expected at "
@@ -234,12 +229,8 @@ class AlongManifold:
             check_choice("n_components", requested, ("auto",), hint=hint)
             requested = _SHARE_OF_VARIANCE
         if isinstance(requested, numbers.Real) and not isinstance(requested, numbers.Integral):
-            share = check_real("n_components", requested, hint="Or pass an integer.")
-            if share >= 1:
-                raise ValueError(
-                    f"n_components={requested!r} is out of range; expected a share of the variance "
-                    "in (0, 1), or an integer number of components."
-                )
+            hint = "It is a share of the variance; or pass an integer number of components."
+            share = check_real("n_components", requested, below=1, hint=hint)
             reached = np.cumsum(singular_values**2)
             n_components = int(np.searchsorted(reached, share * reached[-1])) + 1
         else:

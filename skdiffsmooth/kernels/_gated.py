@@ -83,7 +83,8 @@ class GatedKernel:
     @property
     def n_nodes(self) -> int:
         """Number of nodes of each cell at a noise level."""
-        return len(self.nodes(0)[1])
+        # Levels of scale zero have one node.
+        return len(self.nodes(int(np.argmax(self.scales)))[1])
 
     def nodes(self, level: int) -> tuple[np.ndarray, np.ndarray]:
         """Return the offsets (K, M, r) of each cell in one noise level, and their weights (M,).
@@ -226,8 +227,8 @@ class GatedScore:
         nearest = _distances(x, self.means).argmin(1)
         from_nearest = x - self.means[nearest]
         apart = 0.5 * _distances(self.means, self.means).square()[nearest]
+        # Less (x - m) . m, which is the same for all cells.
         along = from_nearest @ self.means.T
-        along = along - (from_nearest * self.means[nearest]).sum(1, keepdim=True)
         responsibilities = torch.softmax(self.log_masses + precision * (along - apart), dim=1)
         center = responsibilities @ self.means
         above = (responsibilities - _CLOSED / len(self.nodes)).clamp_min(0)

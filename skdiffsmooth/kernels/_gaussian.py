@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from .._coordinates.hull import AffineHull
-from .._utils.validation import check_choice, check_real_array
+from .._utils.validation import check_choice, check_finite, check_real_array
 from ._shapes import LinearShape
 
 
@@ -91,10 +91,7 @@ class AnisotropicGaussianKernel:
                 raise ValueError(
                     f"covariance has shape {array.shape}; expected (d, d), or (d,) standard deviations."
                 )
-            if not np.all(np.isfinite(array)):
-                raise ValueError(
-                    "covariance holds NaN or infinity; expected finite values. Check how it is computed."
-                )
+            check_finite("covariance", array, "Check how it is computed.")
             if array.ndim == 1 and np.any(array < 0):
                 raise ValueError(
                     f"covariance holds the negative standard deviation {array.min():g}; expected "

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from .._coordinates.hull import AffineHull
-from .._utils.validation import check_real_array
+from .._utils.validation import check_finite, check_real_array, wrong_type
 from ._base import ReducedKernel, check_features
 from ._shapes import FixedShape, SampledShape
 
@@ -46,8 +46,7 @@ class OffsetsKernel:
         offsets = check_real_array("offsets", offsets)
         if offsets.ndim != 2 or not offsets.size:
             raise ValueError(f"offsets has shape {offsets.shape}; expected (M, d) with M, d >= 1.")
-        if not np.all(np.isfinite(offsets)):
-            raise ValueError("offsets holds NaN or infinity; expected finite values.")
+        check_finite("offsets", offsets, "Drop them.")
         weights = np.ones(len(offsets)) if weights is None else check_real_array("weights", weights)
         if weights.shape != offsets.shape[:1]:
             raise ValueError(
@@ -112,9 +111,8 @@ class SamplerKernel:
 
     def __init__(self, sampler: Callable[[np.random.Generator, int], np.ndarray]) -> None:
         if not callable(sampler):
-            raise TypeError(
-                f"sampler={sampler!r} has type {type(sampler).__name__}; expected a function "
-                "sampler(rng, n) that returns n offsets."
+            raise wrong_type(
+                "sampler", sampler, "a function sampler(rng, n) that returns n offsets."
             )
         self.sampler = sampler
 
@@ -136,6 +134,5 @@ class SamplerKernel:
                 f"sampler(rng, {n}) returned the shape {draws.shape}; expected ({n}, {n_features}), "
                 "one row for each draw and one column for each feature of X."
             )
-        if not np.all(np.isfinite(draws)):
-            raise ValueError("sampler returned NaN or infinity; expected finite offsets.")
+        check_finite("what sampler(rng, n) returned", draws, "Check the function.")
         return draws

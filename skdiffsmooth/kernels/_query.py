@@ -109,7 +109,7 @@ class QueryKernel:
 
     def reduce(self, hull: AffineHull, points: np.ndarray, weights: np.ndarray) -> ReducedKernel:
         """See `Kernel`; estimators call this."""
-        size = float(np.abs(points - points.mean(axis=0)).max(initial=0.0)) or 1.0
+        size = float(np.abs(points - points.mean(axis=0)).max()) or 1.0
         directions = torch.eye(points.shape[1], dtype=torch.float64)
         z = 0.1 * size * torch.cat([directions, -directions])
         widest = 0.0
@@ -261,6 +261,5 @@ def _is_differentiable(offsets: Offsets, x: torch.Tensor, z: torch.Tensor) -> bo
     step = 1e-5 * size * direction
     quotient = (offsets(x + step, z) - offsets(x - step, z)) / (2e-5 * size)
     along = torch.einsum("nmij,nj->nmi", jacobian, direction)
-    largest = torch.maximum(along.abs().amax((1, 2)), quotient.abs().amax((1, 2)))
-    error = (along - quotient).abs().amax((1, 2))
-    return bool((error <= _TOLERANCE * (1 + largest)).all())
+    allowed = _TOLERANCE * (1 + quotient.abs().amax((1, 2)))
+    return bool(((along - quotient).abs().amax((1, 2)) <= allowed).all())

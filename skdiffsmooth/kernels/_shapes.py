@@ -5,7 +5,6 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
 from typing import ClassVar
 
 import numpy as np
@@ -14,6 +13,7 @@ from scipy.special import betaincinv, chdtr
 
 from .._engine.moments import Denoiser, Nodes
 from .._utils.backend import Backend
+from .._utils.cached import cached_property
 from ..scores import ScoreField, SmoothedScore
 from ._nodes import NodeRule, default_n_nodes
 

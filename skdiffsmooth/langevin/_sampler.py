@@ -308,12 +308,11 @@ class LangevinSampler(BaseEstimator):
             "n_levels", self.n_levels, minimum=2, hint="anneal_from=None has a single level."
         )
         check_flag("metropolis", self.metropolis)
-        hint = "It is a power; 0 samples the distribution itself, 1 a nearly uniform one."
-        if check_real("temper", self.temper, strict=False, hint=hint) >= 2:
-            raise ValueError(
-                f"temper={self.temper!r} is out of range; expected a number in [0, 2): from 2 on "
-                f"chains do not stay near the data. {hint}"
-            )
+        hint = (
+            "It is a power; 0 samples the distribution itself, 1 a nearly uniform one, and from 2 on "
+            "chains do not stay near the data."
+        )
+        check_real("temper", self.temper, strict=False, below=2, hint=hint)
         if self.noise_variance is not None:
             check_real("noise_variance", self.noise_variance, hint="It is in squared units of X.")
         if isinstance(self.step_size, str):

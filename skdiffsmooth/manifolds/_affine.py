@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from .._coordinates.hull import AffineHull
-from .._utils.validation import check_real_array
+from .._utils.validation import check_finite, check_real_array
 from ._base import SmoothManifoldBase, orthonormal
 
 
@@ -58,8 +58,8 @@ class AffineSubspace(SmoothManifoldBase):
                 f"A has shape {A.shape} and b has shape {b.shape}; expected (c, d) and (c,) with "
                 "c, d >= 1. Pass one row of A and one value of b for each equation."
             )
-        if not (np.all(np.isfinite(A)) and np.all(np.isfinite(b))):
-            raise ValueError("A or b holds NaN or infinity; expected finite values.")
+        check_finite("A", A, "Check how it is computed.")
+        check_finite("b", b, "Check how it is computed.")
         left, lengths, right = np.linalg.svd(A, full_matrices=True)
         rank = int(np.sum(lengths > max(A.shape) * np.finfo(np.float64).eps * lengths.max()))
         if rank < len(A):
@@ -84,11 +84,7 @@ class AffineSubspace(SmoothManifoldBase):
                 "and (d, k), one column for each direction."
             )
         for name, values in (("origin", origin), ("basis", basis)):
-            if not np.all(np.isfinite(values)):
-                raise ValueError(
-                    f"{name} holds {np.sum(~np.isfinite(values))} values that are NaN or infinity; "
-                    "expected finite values. Drop the rows that they were computed from."
-                )
+            check_finite(name, values, "Drop the rows that they were computed from.")
         subspace = cls.__new__(cls)
         basis = orthonormal(basis)
         subspace._set(origin - basis @ (basis.T @ origin), basis)

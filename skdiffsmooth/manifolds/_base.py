@@ -12,7 +12,7 @@ import torch
 
 from .._coordinates.hull import AffineHull
 from .._utils.backend import to_device
-from .._utils.validation import check_real_array
+from .._utils.validation import check_finite, check_real_array
 
 # Tolerance of `check_idempotent`, in units of the largest distance of a row from the mean row.
 IDEMPOTENT = 1e-6
@@ -353,8 +353,7 @@ def orthonormal(directions: np.ndarray) -> np.ndarray:
 
     The first column keeps its direction. Raises ValueError if columns are dependent or not finite.
     """
-    if not np.all(np.isfinite(directions)):
-        raise ValueError("basis holds NaN or infinity; expected finite directions.")
+    check_finite("basis", directions, "Check how it is computed.")
     n_columns = directions.shape[1]
     if np.linalg.matrix_rank(directions) < n_columns:
         raise ValueError(

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import copy
-from functools import cached_property
 from typing import Any
 
-import numpy as np
 import torch
 
 from .._coordinates.hull import AffineHull
+from .._utils.cached import cached_property
 from .._utils.memory import slices_within
-from .._utils.validation import check_choice, check_integer, check_real, check_real_array
+from .._utils.validation import check_count, check_finite, check_memory_limit, check_real_array
 from ._base import Constants, ManifoldBase
 from ._dimension import check_n_components
 from ._neighbors import NearestPoints
@@ -80,12 +79,9 @@ class PointCloud(ManifoldBase):
                 f"points has shape {points.shape}; expected (n_points, d) with n_points, d >= 1. Pass "
                 "one row for each point."
             )
-        if not np.all(np.isfinite(points)):
-            raise ValueError(
-                "points holds NaN or infinity; expected finite values. Drop those rows or impute them."
-            )
+        check_finite("points", points, "Drop those rows or impute them.")
         self.points = points
-        self.memory_limit = check_real("memory_limit", memory_limit, hint="It is in MiB.")
+        self.memory_limit = check_memory_limit(memory_limit)
         self._dimension = check_n_components(n_components, points, points.shape[1])
         self.n_neighbors = self._check_neighbors(n_neighbors)
         self._nearest = NearestPoints(points, self.memory_limit)
@@ -94,11 +90,9 @@ class PointCloud(ManifoldBase):
     def _check_neighbors(self, n_neighbors: Any) -> int:
         """Return the number of neighbours after checking that it fits the points and the tangents."""
         fewest, most = self.dimension + 1, len(self.points)
-        if isinstance(n_neighbors, str):
-            check_choice("n_neighbors", n_neighbors, ("auto",), hint="Or pass an integer.")
+        number = check_count("n_neighbors", n_neighbors)
+        if number is None:
             number = min(4 * fewest, most)
-        else:
-            number = check_integer("n_neighbors", n_neighbors)
         if not fewest <= number <= most:
             raise ValueError(
                 f"n_neighbors={n_neighbors!r} does not fit {most} points and tangents of "

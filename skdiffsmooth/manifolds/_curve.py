@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 
 from .._coordinates.hull import AffineHull
+from .._utils.cached import cached_property
 from .._utils.memory import slices_within
-from .._utils.validation import check_flag, check_real, check_real_array
+from .._utils.validation import check_flag, check_memory_limit, check_real, check_real_array
 from ._base import ManifoldInHull, across_border
 from ._cumulative import Cumulative
 from ._curve_table import CELLS, TO_COEFFICIENTS, Table, build_table, check_speed, tabulate
@@ -165,7 +165,7 @@ class Curve(ManifoldInHull):
             )
         self.closed = check_flag("closed", closed)
         self.tol = check_real("tol", tol)
-        self.memory_limit = check_real("memory_limit", memory_limit, hint="It is in MiB.")
+        self.memory_limit = check_memory_limit(memory_limit)
         edges, values, self.error = tabulate(function, self.range, self.tol)
         self.n_panels = len(edges)
         self._set_hull(AffineHull.of(values.reshape(-1, values.shape[2])))

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from .._utils.memory import slices_within
-from .._utils.validation import check_real_array
+from .._utils.validation import check_finite, check_real_array
 from ._base import Manifold, check_manifold
 
 # Bound in MiB on temporaries of one part of the rows, at six vectors for each moved row.
@@ -176,8 +176,7 @@ def _rows(name: str, value: Any, manifold: Manifold) -> np.ndarray:
             f"{name} has shape {rows.shape}; expected (n, {manifold.n_features}), one column for each "
             "dimension of the space around the manifold."
         )
-    if not np.isfinite(rows).all():
-        raise ValueError(f"{name} holds NaN or infinity; expected finite values. Drop those rows.")
+    check_finite(name, rows, "Drop those rows.")
     return rows
 
 
@@ -185,5 +184,4 @@ def _check_length(name: str, values: np.ndarray, length: int) -> None:
     """Raise an error unless values are finite and of shape (length,)."""
     if values.shape != (length,):
         raise ValueError(f"{name} has shape {values.shape}; expected ({length},).")
-    if not np.isfinite(values).all():
-        raise ValueError(f"{name} holds NaN or infinity; expected finite values.")
+    check_finite(name, values, "Check how they are computed.")

@@ -22,7 +22,7 @@ from .._coordinates.hull import AffineHull, hull_in_one_unit
 from .._utils.memory import slices_within
 from .._utils.rows import check_sample_weight, merge_rows
 from .._utils.table import check_table, column_names
-from .._utils.validation import check_choice, check_integer, check_real
+from .._utils.validation import check_count, check_integer, check_memory_limit
 from .._utils.warnings import warn_user
 from ._base import Constants, DifferentiableManifoldBase
 from ._dimension import check_n_components
@@ -198,7 +198,7 @@ class LocalPolynomialManifold(DifferentiableManifoldBase, BaseEstimator):
         if degree not in DEGREES:
             raise ValueError(f"degree={degree} is not available; expected 1, 2 or 3.")
         n_iterations = check_integer("n_iterations", self.n_iterations)
-        memory_limit = check_real("memory_limit", self.memory_limit, hint="It is in MiB.")
+        memory_limit = check_memory_limit(self.memory_limit)
         hull = hull_in_one_unit(points, column_names(X))
         if hull.dimension == 0:
             raise ValueError(
@@ -250,11 +250,9 @@ class LocalPolynomialManifold(DifferentiableManifoldBase, BaseEstimator):
     def _check_neighbors(self, n_points: int, n_terms: int) -> int:
         """Return the number of neighbours after checking that a polynomial of n_terms can be fitted."""
         needed = n_terms + 1
-        if isinstance(self.n_neighbors, str):
-            check_choice("n_neighbors", self.n_neighbors, ("auto",), hint="Or pass an integer.")
+        number = check_count("n_neighbors", self.n_neighbors)
+        if number is None:
             number = min(n_points, max(4 * n_terms, math.ceil(6 * math.log(n_points))))
-        else:
-            number = check_integer("n_neighbors", self.n_neighbors)
         if not needed <= number <= n_points:
             raise ValueError(
                 f"n_neighbors={self.n_neighbors!r} does not fit {n_points} distinct rows and "

@@ -74,12 +74,8 @@ class Torus(SmoothManifoldBase):
     def __init__(self, center: Any, radius: Any, tube_radius: Any, basis: Any = None) -> None:
         center = checked_center(center)
         self.radius = check_real("radius", radius, hint="It is in units of X.")
-        self.tube_radius = check_real("tube_radius", tube_radius, hint="It is in units of X.")
-        if self.tube_radius >= self.radius:
-            raise ValueError(
-                f"tube_radius={tube_radius!r} is not below radius={radius!r}; expected a tube that "
-                "does not intersect itself. Pass a smaller one."
-            )
+        hint = "It is in units of X, and below radius, so that the tube does not intersect itself."
+        self.tube_radius = check_real("tube_radius", tube_radius, below=self.radius, hint=hint)
         given = np.eye(len(center)) if basis is None else check_real_array("basis", basis)
         if given.shape != (len(center), 3):
             raise ValueError(

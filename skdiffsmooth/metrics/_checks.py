@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from .._utils.validation import check_real, check_real_array, check_size
+from .._utils.validation import check_finite, check_real, check_real_array, check_size
 
 
 def check_rows(name: str, rows: Any, *, minimum: int = 1) -> np.ndarray:
@@ -22,12 +22,20 @@ def check_rows(name: str, rows: Any, *, minimum: int = 1) -> np.ndarray:
             f"{name} has shape {array.shape}; expected at least {minimum} "
             f"row{'s' * (minimum > 1)} and one column."
         )
-    if not np.all(np.isfinite(array)):
-        raise ValueError(
-            f"{name} holds {np.sum(~np.isfinite(array))} values that are NaN or infinite; expected "
-            "finite values. Drop those rows."
-        )
+    check_finite(name, array, "Drop those rows.")
     check_size(name, array)
+    return array
+
+
+def check_returned(name: str, values: Any, shape: tuple[int, ...], where: str) -> np.ndarray:
+    """Return what a function of rows of a shape returned, after checking its shape and values."""
+    array = check_real_array(name, values)
+    n_wrong = array.size - np.count_nonzero(np.isfinite(array))
+    if array.shape != shape or n_wrong:
+        raise ValueError(
+            f"{name} returned an array of shape {array.shape} with {n_wrong} values that are not "
+            f"finite{where}; expected finite values of the shape {shape} of its rows."
+        )
     return array
 
 

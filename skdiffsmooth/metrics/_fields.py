@@ -7,8 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from .._utils.validation import check_real_array
-from ._checks import check_rows
+from ._checks import check_returned, check_rows
 from ._estimate import Estimate
 
 
@@ -93,11 +92,4 @@ def _field(name: str, score: Any, X: Any, rows: np.ndarray) -> np.ndarray:
             f"{name}={score!r} is not a score field; expected a function of rows, or a fitted estimator "
             "with grad_log_density such as SmoothedScoreDiffusion."
         )
-    values = check_real_array(name, values)
-    if values.shape != rows.shape or not np.all(np.isfinite(values)):
-        raise ValueError(
-            f"{name} returned an array of shape {values.shape} with "
-            f"{int(np.sum(~np.isfinite(values)))} values that are not finite for rows of shape "
-            f"{rows.shape}; expected finite values of the same shape."
-        )
-    return values
+    return check_returned(name, values, rows.shape, "")

@@ -22,6 +22,7 @@ from .._utils.validation import (
     check_size,
     fixed_seed,
 )
+from ..metrics._checks import check_returned
 
 # Number of parts of the rows in the jackknife: each part is left out once for standard errors.
 _N_PARTS = 20
@@ -265,14 +266,7 @@ def _field(name: str, score: Any, rows: np.ndarray | None) -> Callable[..., np.n
         )
 
     def checked(x: np.ndarray, v: float) -> np.ndarray:
-        values = check_real_array(name, compute(x.copy(), v))
-        if values.shape != x.shape or not np.all(np.isfinite(values)):
-            raise ValueError(
-                f"{name} returned an array of shape {values.shape} with "
-                f"{int(np.sum(~np.isfinite(values)))} values that are not finite at noise variance "
-                f"{v:g}; expected finite values of the shape {x.shape} of its rows."
-            )
-        return values
+        return check_returned(name, compute(x.copy(), v), x.shape, f" at noise variance {v:g}")
 
     return checked
 

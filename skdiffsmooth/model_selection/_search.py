@@ -288,7 +288,8 @@ class SmoothedScoreDiffusionCV(DensityEstimatorMixin, BaseEstimator):
         return self._best().leave_one_out_log_density(own_weights)
 
     def _breaks_relations(self, X: Any) -> np.ndarray:
-        return self._best()._breaks_relations(X)
+        # The best model was fitted to the array of a frame that is not of pandas.
+        return self._best()._breaks_relations(as_given(X, self._check_query(X)))
 
     def _best(self) -> BaseScoreDiffusion:
         check_is_fitted(self)

@@ -73,9 +73,8 @@ class PredictorCorrector:
 
     def __post_init__(self) -> None:
         hint = "It is a signal-to-noise ratio; 0.16 suits most data."
-        if check_real("snr", self.snr, hint=hint) >= 1:
-            # The steps then diverge in directions normal to the data: |1 - 2 snr^2| >= 1.
-            raise ValueError(f"snr={self.snr!r} is out of range; expected a number < 1. {hint}")
+        # From 1 on, steps diverge in directions normal to the data: |1 - 2 snr^2| >= 1.
+        check_real("snr", self.snr, below=1, hint=hint)
         check_integer("n_corrections", self.n_corrections, minimum=0)
 
     def step(

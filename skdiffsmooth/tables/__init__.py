@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING, Any
 
 from ._columns import ContinuousCoordinate, DiscreteCoordinate, EncodedTable, TableColumns
+from ._draws import Estimate
 from ._estimator import TableDensity
 from ._imputer import DensityImputer
 from ._kinds import (
@@ -16,7 +17,8 @@ from ._kinds import (
     Periodic,
     Positive,
 )
-from ._summaries import Estimate, Marginal, cdf, marginal, mutual_information, probability, quantile
+from ._mutual_information import mutual_information
+from ._summaries import Marginal, cdf, marginal, probability, quantile
 
 if TYPE_CHECKING:
     from ._oversampler import DensityOverSampler as DensityOverSampler

@@ -211,7 +211,7 @@ class AmountPart:
         result = np.empty(len(x))
         low, high, log_slopes = self._mapped(low, high)
         observed = np.flatnonzero(~np.isnan(low[0]))
-        for part in slices(len(x), max(1, _MOST_PAIRS // len(self.x))):
+        for part in slices(len(x), _MOST_PAIRS // len(self.x)):
             line = self.regression.at(x[part], levels[part])
             weights = self._row_weights(levels[part], x[part])
             with np.errstate(divide="ignore"):
@@ -247,7 +247,7 @@ class AmountPart:
         uniform, normal = rng.uniform(size=(m, 2 + k)), rng.normal(size=(m, k))
         drawn, line = np.empty((m, k)), self.regression.at(x, levels)
         observed = np.flatnonzero(~np.isnan(low[0]))
-        for part in slices(m, max(1, _MOST_PAIRS // len(self.x))):
+        for part in slices(m, _MOST_PAIRS // len(self.x)):
             with np.errstate(divide="ignore"):
                 log_terms = np.log(self._row_weights(levels[part], x[part]))
             for g in observed:
@@ -319,7 +319,8 @@ def fit_amounts(
     y, _ = _mapped(y, shifts, knots)
     regression, residual = _regress(x, y, setting)
     deviation = np.sqrt(of_rows @ (residual - of_rows @ residual) ** 2)
-    deviation = np.where(deviation > 0, deviation, np.maximum(np.abs(of_rows @ y), 1.0))
+    # By rounding, residuals of equal values may differ a little.
+    deviation = np.where((y == y[0]).all(axis=0), np.maximum(np.abs(y[0]), 1.0), deviation)
     part = AmountPart(
         columns, base, x, y, levels, of_rows, list(kernels), periods,
         np.full(x.shape[1], np.inf), 0.35 * deviation, shifts, knots, regression, residual,

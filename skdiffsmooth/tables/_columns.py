@@ -12,7 +12,7 @@ import numpy as np
 from .._utils.column_precision import copies_of
 from .._utils.given import resolve_columns
 from .._utils.rows import check_sample_weight
-from .._utils.validation import check_choice
+from .._utils.validation import check_choice, wrong_type
 from .._utils.warnings import warn_of_table, warn_user
 from ._column import (
     UNKNOWN,
@@ -305,9 +305,8 @@ class TableColumns:
             If `given` is no mapping, or has an unknown column or a value that is not of its kind.
         """
         if not isinstance(given, Mapping):
-            raise TypeError(
-                f"given={given!r:.100} has type {type(given).__name__}; expected a mapping from "
-                "columns to values, such as {'species': 'Adelie'}."
+            raise wrong_type(
+                "given", given, "a mapping from columns to values, such as {'species': 'Adelie'}."
             )
         rows = self._empty(n_rows)
         labels = self.labels
@@ -634,9 +633,8 @@ def _check_kinds(kinds: Any, names: Sequence[Any]) -> dict[Any, Kind | None]:
     if kinds is None:
         return {}
     if not isinstance(kinds, Mapping):
-        raise TypeError(
-            f"kinds={kinds!r:.100} has type {type(kinds).__name__}; expected a mapping from "
-            "columns to kinds, such as {'hour': Periodic(24)}."
+        raise wrong_type(
+            "kinds", kinds, "a mapping from columns to kinds, such as {'hour': Periodic(24)}."
         )
     for name, kind in kinds.items():
         if name not in names:

@@ -323,7 +323,7 @@ def _detect_levels(is_whole: bool, distinct: np.ndarray, counts: np.ndarray) -> 
         return Categorical(levels)
     if n < _FEWEST_ROWS:
         return None
-    if len(distinct) == 2 and counts.min() > 1:
+    if len(distinct) == 2:
         return Boolean() if levels == (0, 1) else Ordinal(levels)
     is_frequent = counts.min() >= max(_ROWS_OF_LEVEL, _SHARE_OF_LEVEL * n)
     is_sparse = (

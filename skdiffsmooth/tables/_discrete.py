@@ -205,7 +205,7 @@ class LevelDensity:
         distinct, index = np.unique(levels, axis=0, return_inverse=True)
         tables = [kernel.table for kernel in self.kernels]
         result = np.empty(len(distinct))
-        for part in slices(len(distinct), max(1, _MOST_PAIRS // len(self.levels))):
+        for part in slices(len(distinct), _MOST_PAIRS // len(self.levels)):
             result[part] = products(tables, distinct[part], self.levels) @ self.weights
         with np.errstate(divide="ignore"):
             return np.log(result)[index.ravel()]
@@ -224,7 +224,7 @@ class LevelDensity:
         uniform = rng.uniform(size=(n, 1 + len(tables)))
         distinct, index = np.unique(given, axis=0, return_inverse=True)
         index, source = index.ravel(), np.empty(n, dtype=np.intp)
-        for part in slices(len(distinct), max(1, _MOST_PAIRS // len(self.levels))):
+        for part in slices(len(distinct), _MOST_PAIRS // len(self.levels)):
             masses = products(tables, distinct[part], self.levels) * self.weights
             used = np.flatnonzero((index >= part.start) & (index < part.stop))
             source[used] = choose_in_rows(masses, index[used] - part.start, uniform[used, 0])

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from scipy.sparse import issparse
 
-from .._utils.table import check_names_differ
+from .._utils.table import check_container, check_names_differ
 from .._utils.validation import check_detached
 
 # float64 does not represent all larger integers.
@@ -100,6 +100,7 @@ def read_frame(X: Any, names: tuple[Any, ...] | None = None) -> tuple[FrameType,
             f"X is a sparse {type(X).__name__}, but dense data is required; expected a "
             "DataFrame or a dense array. Pass X.toarray() if it fits into memory."
         )
+    X = check_container(X)
     library = type(X).__module__.split(".")[0]
     if library == "polars":
         return _read_polars(X)
@@ -384,11 +385,6 @@ def _read_array(X: Any, names: tuple[Any, ...] | None) -> tuple[FrameType, list[
     is_masked = isinstance(X, np.ma.MaskedArray)
     # numpy would turn lists of numbers and text into text.
     array = np.asarray(X, dtype=object) if isinstance(X, list | tuple) else np.asarray(X)
-    if array.dtype.names is not None:
-        raise TypeError(
-            f"X is a structured array with the fields {', '.join(array.dtype.names)}; expected "
-            "a table. Pass pandas.DataFrame(X)."
-        )
     if array.ndim != 2:
         raise ValueError(
             f"X of type {type(X).__name__} has shape {array.shape}; expected 2D array, a table "
@@ -483,11 +479,19 @@ def _read_objects(name: Any, column: np.ndarray, is_masked: Any) -> tuple[Column
         example = f"has cells of type {family}, such as {shown(column[~missing][0])}"
         is_time = family in ("date", "datetime", "Timestamp", "datetime64")
         advice = "Convert it, or drop it."
-        if is_time or family in ("timedelta", "Timedelta", "timedelta64"):
+        if is_time and any(getattr(cell, "tzinfo", None) for cell in column[~missing]):
+            # Without utc=True pandas refuses instants of several time zones.
+            advice = f"Convert it by pandas.to_datetime(X[{name!r}], utc=True)."
+        elif is_time or family in ("timedelta", "Timedelta", "timedelta64"):
             what = "datetime" if is_time else "timedelta"
             advice = f"Convert it by pandas.to_{what}, or to numpy's {what}64."
-        if family == "Decimal":
+        elif family == "Decimal":
             advice = "Convert it by astype(float)."
+        elif family == "time":
+            advice = (
+                f"Pass the hours, X[{name!r}].map(lambda t: t.hour + t.minute / 60), and declare "
+                "Periodic(24)."
+            )
         raise _refuse(name, example, advice)
     if family == "label":
         return ColumnType("object", "label"), Cells("label", column, missing)

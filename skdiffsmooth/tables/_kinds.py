@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import KW_ONLY, dataclass, field, fields
 from typing import Any, ClassVar
 
-from .._utils.validation import check_choice, check_real
+from .._utils.validation import check_choice, check_real, wrong_type
 
 # Seconds of the units in which dates may have been recorded.
 SECONDS = {"D": 86400.0, "h": 3600.0, "min": 60.0, "s": 1.0, "ms": 1e-3, "us": 1e-6, "ns": 1e-9}
@@ -379,8 +379,5 @@ def _atoms(atoms: Any) -> Any:
     if isinstance(atoms, str):
         return check_choice("atoms", atoms, ("auto",), hint="Or pass a tuple of numbers: (0,).")
     if not isinstance(atoms, Iterable):
-        raise TypeError(
-            f"atoms={atoms!r} has type {type(atoms).__name__}; expected 'auto' or a tuple of "
-            "numbers, such as (0,)."
-        )
+        raise wrong_type("atoms", atoms, "'auto' or a tuple of numbers, such as (0,).")
     return tuple(sorted({check_real("atoms", atom, minimum=-math.inf) for atom in atoms}))

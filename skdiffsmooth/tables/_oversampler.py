@@ -37,7 +37,8 @@ class DensityOverSampler(TakesTables, BaseOverSampler):
     ----------
     estimator : estimator, default=None
         The density that is fitted to the rows of each class; None is ``TableDensity()``, which takes
-        columns of every kind. Declare kinds by ``TableDensity({"hour": Periodic(24)})``.
+        columns of every kind. Declare kinds by ``TableDensity({"hour": Periodic(24)})``. Of a density
+        of arrays, such as `KDESampler`, draws are rounded in columns of integers.
     sampling_strategy : float, str, dict or callable, default="auto"
         Which classes are drawn, and how many rows, as in imbalanced-learn: "auto" enlarges every other
         class to the size of the largest.
@@ -74,6 +75,11 @@ class DensityOverSampler(TakesTables, BaseOverSampler):
     def _check_X_y(self, X: Any, y: Any) -> tuple[Any, Any, bool]:  # noqa: N802 (imblearn's name)
         """Return X with dense columns, y, and whether y was one-vs-all, as imbalanced-learn expects."""
         y, is_binarized = check_target_type(y, indicate_one_vs_all=True)
+        if type(X).__module__.startswith("polars"):
+            raise TypeError(
+                "X is a DataFrame of polars, which imbalanced-learn does not take; expected an array "
+                "or a DataFrame of pandas. Pass X.to_pandas()."
+            )
         if not hasattr(X, "iloc"):
             X = validate_data(self, X, reset=True, dtype=None, ensure_all_finite="allow-nan")
         else:
@@ -116,4 +122,20 @@ def _stacked(X: Any, drawn: list[Any]) -> Any:
         return np.concatenate([X, *drawn]) if drawn else X
     import pandas as pd
 
-    return pd.concat([X, *drawn], ignore_index=True)
+    return pd.concat([X, *(_with_columns_of(X, rows) for rows in drawn)], ignore_index=True)
+
+
+def _with_columns_of(X: Any, rows: Any) -> Any:
+    """Return drawn rows as a frame; those of a density of arrays are rounded in columns of integers."""
+    if hasattr(rows, "iloc"):
+        return rows
+    import pandas as pd
+
+    frame = pd.DataFrame(rows, columns=X.columns)
+    for name, dtype in X.dtypes.items():
+        # imbalanced-learn converts to the dtype of X by truncation.
+        kind = getattr(dtype, "kind", "O")
+        if kind in "iub":
+            low, high = (0 if kind in "ub" else None), (1 if kind == "b" else None)
+            frame[name] = frame[name].round().clip(low, high)
+    return frame

@@ -281,15 +281,18 @@ def test_scikit_learn_check(estimator, check):
     check(estimator)
 
 
+def checks_of(estimator):
+    return {
+        getattr(check, "func", check).__name__: check
+        for _, check in estimator_checks_generator(estimator)
+    }
+
+
 @pytest.mark.parametrize("name", OF_QUERIES)
 def test_scikit_learn_check_of_a_learned_manifold(name):
     """Above there is none, whose fits take ten times as long: those checks that queries decide."""
     estimator = CoarseScoreDiffusion(0.5, 1, n_components=1, n_neighbors=4, n_nodes=4)
-    checks = {
-        getattr(check, "func", check).__name__: check
-        for _, check in estimator_checks_generator(estimator)
-    }
-    checks[name](estimator)
+    checks_of(estimator)[name](estimator)
 
 
 @pytest.mark.parametrize("estimator", WITH_DEFAULTS, ids=lambda model: type(model).__name__)
@@ -297,10 +300,7 @@ def test_scikit_learn_check_of_a_learned_manifold(name):
     "ignore:.*distinct row", "ignore:.*rows equal another", "ignore:training"
 )
 def test_scikit_learn_check_with_default_parameters(estimator):
-    checks = {
-        getattr(check, "func", check).__name__: check
-        for _, check in estimator_checks_generator(estimator)
-    }
+    checks = checks_of(estimator)
     for name in EDGE_CHECKS:
         checks[name](clone(estimator))
 

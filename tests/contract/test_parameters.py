@@ -429,14 +429,17 @@ RIGHT_OF = {
     "Shape": {"X": [[0.0, 1.0]]},
     "TableColumns": {"X": FRAME, "new_levels": "error"},
 }
-# Called by the library, though their arguments are plain numbers; `to_arviz` needs arviz.
-EXEMPT = {"check_columns", "outputs", "take", "encode_given", "label_of", "to_arviz"}
+# Called by the library, though their arguments are plain numbers.
+EXEMPT = {"check_columns", "check_names", "outputs", "take", "encode_given", "label_of"}
 # A method that takes one of these is called by the library, with what it has checked.
 OF_LIBRARY = re.compile(r"Tensor|Hull|Field|EncodedTable|Generator|RandomState|ndarray|Sequence")
 
 
-def methods_of_parts():
-    """Return (class, method) of the documented classes that are neither estimators nor protocols."""
+def all_methods_of_parts():
+    """Return {(class, method): whether the library calls it} of the documented parts.
+
+    Estimators and protocols are no parts; `to_arviz` needs arviz.
+    """
     found = {}
     for module in (*MODULES, ".datasets", ".metrics", ".langevin"):
         loaded = importlib.import_module(f"skdiffsmooth{module}")
@@ -451,14 +454,25 @@ def methods_of_parts():
                     inspect.isfunction(method) or inspect.ismethod(method)
                 ):
                     continue
-                if not method.__module__.startswith("skdiffsmooth") or name in EXEMPT:
+                if not method.__module__.startswith("skdiffsmooth") or name == "to_arviz":
                     continue
                 given = [
                     p for p in inspect.signature(method).parameters.values() if p.name != "self"
                 ]
-                if given and not any(OF_LIBRARY.search(str(p.annotation)) for p in given):
-                    found[cls.__name__, name] = None
-    return list(found)
+                if given:
+                    is_of_library = any(OF_LIBRARY.search(str(p.annotation)) for p in given)
+                    found[cls.__name__, name] = is_of_library or name in EXEMPT
+    return found
+
+
+def methods_of_parts():
+    """Return (class, method) of the methods that users call."""
+    return [each for each, is_of_library in all_methods_of_parts().items() if not is_of_library]
+
+
+def library_methods():
+    """Return (class, method) of the methods that the library calls, with what it has checked."""
+    return [each for each, is_of_library in all_methods_of_parts().items() if is_of_library]
 
 
 @pytest.mark.parametrize(("name", "method"), methods_of_parts())

@@ -267,7 +267,7 @@ def test_shapes_with_units_and_known_manifolds_stay_in_the_users_coordinates():
     [
         ({"metric": "cosine"}, ValueError, "metric='cosine' is not known"),
         ({"metric": None}, TypeError, "metric=None has type NoneType"),
-        ({"metric": 1.5}, ValueError, "expected a power <= 1"),
+        ({"metric": 1.5}, ValueError, "expected a finite number >= 0 and <= 1"),
         ({"metric": -0.5}, ValueError, "metric=-0.5 is out of range"),
         ({"metric": np.eye(2)}, ValueError, r"metric has shape \(2, 2\); expected \(3, 3\)"),
         ({"metric": np.diag([1, 1, 0])}, ValueError, "positive definite"),

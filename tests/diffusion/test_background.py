@@ -199,7 +199,7 @@ def test_the_tail_of_related_columns_has_a_small_part_that_breaks_the_relation()
     expected = logsumexp(
         [within + np.log1p(-BREAKS_RELATIONS), in_all + np.log(BREAKS_RELATIONS)], axis=0
     )
-    found = tail_log_density(student, embedding, coordinates, residual)
+    found = tail_log_density(student, embedding, coordinates, residual, None)
     assert_allclose(found, expected + metric.log_abs_det)
     # The leave-one-out log-densities that are given replace those of the t distribution.
     given = tail_log_density(

@@ -339,7 +339,7 @@ class TestOfBoth:
         ("given", "error", "message"),
         [
             ([0], TypeError, "mapping"),
-            ({0: np.nan}, ValueError, "NaN or infinity"),
+            ({0: np.nan}, ValueError, "NaN or infinite"),
             ({0: "high"}, ValueError, "not numeric"),
             ({0: "1"}, ValueError, "holds strings"),
             ({0: [1.0, "2", 3.0]}, ValueError, "holds strings"),

@@ -14,7 +14,6 @@ from skdiffsmooth._diffusion.settings import (
     merging_tolerance,
     noise_for,
     resolve_background,
-    resolve_count,
     resolve_flow_solver,
     resolve_kernel,
     resolve_n_jobs,
@@ -23,6 +22,7 @@ from skdiffsmooth._diffusion.settings import (
     scales_of_levels,
     terminal_scale_for,
 )
+from skdiffsmooth._utils.validation import check_count
 from skdiffsmooth.kernels import AnisotropicGaussianKernel, GaussianKernel
 from skdiffsmooth.noise import NoiseLevels, OrnsteinUhlenbeck, VarianceExploding
 from skdiffsmooth.solvers import Adaptive, Heun
@@ -66,7 +66,7 @@ def test_values_of_parameters(name, value, expected):
 @pytest.mark.parametrize(
     ("params", "message"),
     [
-        ({"background": 1}, r"background=1 is out of range; expected a number in \[0, 1\)"),
+        ({"background": 1}, r"background=1 is out of range; expected a finite number >= 0 and < 1"),
         ({"background": -0.1}, "background=-0.1 is out of range"),
         ({"background": "much"}, "'auto'"),
         ({"bandwidth": 0.0}, "bandwidth=0.0"),
@@ -112,7 +112,7 @@ def test_solvers_kernels_and_counts_by_name():
     assert isinstance(resolve_kernel("gaussian"), GaussianKernel)
     kernel = GaussianKernel()
     assert resolve_kernel(kernel) is kernel
-    assert resolve_count("n_steps", "auto") is None
+    assert check_count("n_steps", "auto") is None
     assert resolve_background(0.5) == 0.5
 
 

@@ -107,7 +107,7 @@ def test_axes_of_the_user(models):
         ({"columns": 0}, TypeError, "collection of columns"),
         ({"columns": [0], "given": {0: 1.0}}, ValueError, "share a column"),
         ({"given": {}}, ValueError, "given is empty"),
-        ({"given": {0: np.nan}}, ValueError, "NaN or infinity"),
+        ({"given": {0: np.nan}}, ValueError, "NaN or infinite"),
         ({"given": {0: 1.0, 1: 1.0}}, ValueError, "names all 2 columns"),
         ({"grid": [[0.0, np.nan], [0.0, 1.0]]}, ValueError, "not finite and increasing"),
         ({"grid": [[0.0, np.inf], [0.0, 1.0]]}, ValueError, "not finite and increasing"),

@@ -11,6 +11,7 @@ probability FALSE_ALARM. Each is paired with a mutant that it must catch.
 import math
 
 import numpy as np
+import oracles
 import pytest
 import torch
 from hypothesis import given, settings
@@ -20,15 +21,7 @@ from sklearn.neighbors import KernelDensity
 
 from skdiffsmooth._engine.radial_kernels import RADIAL_KERNELS, sample_offsets
 
-# log K(u) inside the support, in numpy.
-LOG_PROFILES = {
-    "gaussian": lambda u: -u * u / 2,
-    "tophat": lambda u: 0 * u,
-    "epanechnikov": lambda u: np.log(1 - u * u),
-    "exponential": lambda u: -u,
-    "linear": lambda u: np.log(1 - u),
-    "cosine": lambda u: np.log(np.cos(np.pi * u / 2)),
-}
+LOG_PROFILES = oracles.log_profiles(np)
 COMPACT = {"tophat", "epanechnikov", "linear", "cosine"}
 KINKED = {"exponential", "linear"}
 

@@ -11,6 +11,7 @@ with mutants that it must catch.
 import math
 
 import numpy as np
+import oracles
 import pytest
 import torch
 from hypothesis import given, settings
@@ -277,15 +278,7 @@ def test_mass_is_one(kernel, h, spacing):
 
 # ------------------------------------------------------------------------------------ gradient
 
-# log K(u) inside the support, in torch.
-LOG_PROFILES = {
-    "gaussian": lambda u: -u * u / 2,
-    "tophat": lambda u: 0 * u,
-    "epanechnikov": lambda u: torch.log(1 - u * u),
-    "exponential": lambda u: -u,
-    "linear": lambda u: torch.log(1 - u),
-    "cosine": lambda u: torch.log(torch.cos(math.pi * u / 2)),
-}
+LOG_PROFILES = oracles.log_profiles(torch)
 
 
 @every_kernel
@@ -362,10 +355,7 @@ def test_the_test_of_samples_detects(kernel, change):
 
 
 def cell_pvalue(kde, samples, h):
-    """Chi-square p-value of counts in cells of 16 x 16 grid points, against exp(score_samples).
-
-    Cells that expect fewer than ten samples, and all the outside, are one.
-    """
+    """Chi-square p-value of counts in cells of 16 x 16 grid points, against exp(score_samples)."""
     spacing = 0.05 if kde.kernel in REACH else 0.015  # a jump needs a finer grid
     X = np.array([[0.0, 0.0], [2.0, 1.0]])
     points, area = grid(X, np.array(h), REACH.get(kde.kernel, 1.1), spacing)
@@ -374,12 +364,7 @@ def cell_pvalue(kde, samples, h):
         np.arange(axis.min() - spacing * step / 2, axis.max() + 16 * spacing * step, cell)
         for axis, step, cell in zip(points.T, h, 16 * spacing * np.array(h), strict=True)
     ]
-    expected = np.histogram2d(*points.T, bins=edges, weights=probability)[0] * len(samples)
-    seen = np.histogram2d(*samples.T, bins=edges)[0]
-    large = expected > 10
-    expected = np.append(expected[large], len(samples) - expected[large].sum())
-    seen = np.append(seen[large], len(samples) - seen[large].sum())
-    return stats.chisquare(seen, expected).pvalue
+    return oracles.pvalue_of_counts(samples, edges, points, probability)
 
 
 @every_kernel

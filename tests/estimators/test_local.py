@@ -321,19 +321,21 @@ def test_denoised_rows_are_posterior_means():
     assert_allclose((X[:1] + t * model.grad_log_density(X[:1], t))[0], expected, rtol=1e-10)
 
 
-def test_scores_have_the_divergence_of_their_differences():
-    X = table(20, 3)
-    model = LocalScoreDiffusion(0.5, groups=[[0, 1], [1, 2]], width=0.1, **CHEAP).fit(X)
-    queries, t, step = X[:4], 0.4, 1e-4
+def assert_has_the_divergence_of_its_differences(model, queries):
+    t, step = 0.4, 1e-4
     ahead, back = (
         sum(model.grad_log_density(queries + e, t)[:, p] for p, e in enumerate(sign * np.eye(3)))
         for sign in (step, -step)
     )
     # The error of central differences is some step^2 times the third derivative.
     assert_allclose(model.laplacian_log_density(queries, t), (ahead - back) / (2 * step), rtol=1e-6)
-    assert_allclose(
-        model.grad_log_density(queries), model.grad_log_density(queries, 0.25), rtol=1e-12
-    )
+
+
+def test_scores_have_the_divergence_of_their_differences():
+    X = table(20, 3)
+    model = LocalScoreDiffusion(0.5, groups=[[0, 1], [1, 2]], width=0.1, **CHEAP).fit(X)
+    assert_has_the_divergence_of_its_differences(model, X[:4])
+    assert_allclose(model.grad_log_density(X), model.grad_log_density(X, 0.25), rtol=1e-12)
 
 
 def test_constant_pixels_and_few_rows():
@@ -465,12 +467,7 @@ def test_patches_of_other_places_keep_mass_and_divergence():
     axis, grid = cube()
     mass = np.exp(model.score_samples(grid)).sum() * (axis[1] - axis[0]) ** 3
     assert mass == pytest.approx(1, abs=2e-3)
-    queries, t, step = X[:4], 0.4, 1e-4
-    ahead, back = (
-        sum(model.grad_log_density(queries + e, t)[:, p] for p, e in enumerate(sign * np.eye(3)))
-        for sign in (step, -step)
-    )
-    assert_allclose(model.laplacian_log_density(queries, t), (ahead - back) / (2 * step), rtol=1e-6)
+    assert_has_the_divergence_of_its_differences(model, X[:4])
 
 
 def test_patches_of_other_places_help_where_images_are_few():

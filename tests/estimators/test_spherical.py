@@ -229,7 +229,7 @@ def test_rotations_as_objects_are_refused():
 
 
 def test_scales_in_degrees_are_refused():
-    with pytest.raises(ValueError, match=r"bandwidth=10 is above 6.28.*np.radians"):
+    with pytest.raises(ValueError, match=r"bandwidth=10.0 is out of range.*<= 6.28.*np.radians"):
         SphericalScoreDiffusion(10.0).fit(curve(5))
 
 

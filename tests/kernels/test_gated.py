@@ -17,8 +17,8 @@ from skdiffsmooth._engine.moments import Nodes
 from skdiffsmooth._engine.posterior import Posterior
 from skdiffsmooth._utils.backend import Backend
 from skdiffsmooth.kernels._cells import Cells, default_n_cells
-from skdiffsmooth.kernels._gated import GatedKernel, GatedScore
-from skdiffsmooth.kernels._nodes import NodeRule
+from skdiffsmooth.kernels._gated import GatedKernel, GatedScore, GatedShape
+from skdiffsmooth.kernels._nodes import NodeRule, default_n_nodes
 from skdiffsmooth.noise import NoiseLevels
 from skdiffsmooth.scores import ScoreSchedule, SmoothedScore
 from skdiffsmooth.solvers import Heun, solve
@@ -167,6 +167,52 @@ def test_offsets_along_and_across():
         # Of 200 rows the thickness is known to 5 %, and so is where the line points.
         np.testing.assert_allclose(spread[:, 0], sigma, rtol=1e-2)
         np.testing.assert_allclose(spread[:, 1:], min(sigma, 0.1), rtol=0.15)
+
+
+def test_numbers_of_nodes():
+    points, weights = curve(30)
+    shape = GatedShape(Cells.of(points, weights, 1, 4))
+    assert (shape.rank, shape.n_nodes, shape.widest_std) == (3, default_n_nodes(3) // 2, 1.0)
+    kernel = shape.freeze(np.array([0.0, 1.0]), NodeRule("sobol", 8, 0))
+    # The number at levels that are smoothed; others have one node, which is zero.
+    assert kernel.n_nodes == 8
+    offsets, shares = kernel.nodes(0)
+    np.testing.assert_array_equal(offsets, np.zeros((4, 1, 3)))
+    np.testing.assert_array_equal(shares, [1.0])
+    assert kernel.nodes(1)[0].shape == (4, 8, 3)
+    on_a_line = Cells.of(points[:, :1], weights, 0, 4)
+    assert frozen(0.3, on_a_line, 8).nodes(0)[0].shape == (len(on_a_line), 8, 1)
+
+
+def test_pairs_of_queries_and_cells():
+    """Only those with an open gate, by cell, with nodes of which the longest norm is known."""
+    points, weights = curve(30)
+    cells = Cells.of(points, weights, 1, 7)
+    own = field(points, weights, cells)
+    gating = own._gating(torch.tensor(points))
+    rows, which, counts = own._active_pairs(gating)
+    expected = [(k, i) for k in range(7) for i in range(30) if gating.gates[i, k] > 0]
+    assert list(zip(which.tolist(), rows.tolist(), strict=True)) == expected
+    assert counts == [sum(k == j for k, _ in expected) for j in range(7)]
+    for nodes in own.nodes:
+        assert nodes.max_norm == pytest.approx(nodes.offsets.norm(dim=1).max().item())
+
+
+def test_influence_is_that_of_the_cells_weighted_by_their_gates():
+    points, weights = curve(30)
+    own = field(points, weights, Cells.of(points, weights, 1, 7))
+    x = torch.tensor(points[:4]) + 0.1
+    found, gates = own.influence(x, 0.3), own._gating(x).gates
+    for i in range(4):
+        parts = [
+            own.posterior.influence((x[i] + n.offsets)[None], 0.3, n.weights) for n in own.nodes
+        ]
+        for name in ("weights", "derivatives"):
+            expected = sum(
+                g * getattr(part, name)[0] for g, part in zip(gates[i], parts, strict=True)
+            )
+            np.testing.assert_allclose(getattr(found, name)[i], expected, rtol=1e-9, atol=1e-12)
+    np.testing.assert_allclose(found.weights.sum(1), 1, rtol=1e-12)
 
 
 @pytest.mark.parametrize("dimension", [0, 1, 4])

@@ -479,7 +479,7 @@ def test_kernels_refuse(make, error, message):
         (
             {"kernel": SamplerKernel(lambda rng, n: np.full((n, 3), np.nan))},
             ValueError,
-            "NaN or infinity",
+            "NaN or infinite",
         ),
         ({"noise": "vp"}, ValueError, r"noise='vp' is not known"),
         ({"noise": OrnsteinUhlenbeck}, TypeError, "has type type"),

@@ -1,16 +1,28 @@
 """Tests of kernels whose offsets depend on the query, against kernels that are known and autograd."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
 
 from skdiffsmooth import ManifoldAdaptedDiffusion, SmoothedScoreDiffusion
+from skdiffsmooth._coordinates.hull import AffineHull
 from skdiffsmooth._engine.moments import Nodes
 from skdiffsmooth._engine.posterior import Posterior
-from skdiffsmooth.kernels import AnisotropicGaussianKernel, QueryKernel
-from skdiffsmooth.kernels._query import _QueryScore
+from skdiffsmooth._utils.backend import Backend
+from skdiffsmooth.kernels import AnisotropicGaussianKernel, QueryKernel, _query
+from skdiffsmooth.kernels._nodes import NodeRule, default_n_nodes
+from skdiffsmooth.kernels._query import (
+    _FrozenQueryKernel,
+    _is_differentiable,
+    _jacobian,
+    _QueryScore,
+)
 from skdiffsmooth.manifolds import Circle
+from skdiffsmooth.scores import SmoothedScore
 
+RNG = np.random.RandomState(0)
 SMALL = {"n_nodes": 32, "n_levels": 8, "n_steps": 16}
 
 
@@ -174,6 +186,11 @@ def test_rows_do_not_depend_on_each_other(X):
         ),
         (lambda x, z: z, ValueError, r"returned the shape \(4, 2\).*expected \(12, 4, 2\)"),
         (lambda x, z: x[:, None] + z + torch.nan, ValueError, "returned NaN or infinity"),
+        (
+            lambda x, z: torch.where(x[:, None] > 0.9, torch.inf, z),
+            ValueError,
+            "returned NaN or infinity",
+        ),
     ],
 )
 def test_bad_functions_are_refused(offsets, error, message, X):
@@ -184,3 +201,195 @@ def test_bad_functions_are_refused(offsets, error, message, X):
 def test_what_cannot_be_called_is_refused():
     with pytest.raises(TypeError, match=r"offsets=1\.0 has type float; expected a function"):
         QueryKernel(1.0)
+
+
+# ------------------------------------------------------------------------------ parts
+
+
+def in_whole_space(d):
+    return AffineHull(np.zeros(d), np.eye(d))
+
+
+def scaled_by_row(x, z):
+    """Offsets that are longer by the first coordinate of the query."""
+    return x[:, :1, None] * z
+
+
+def test_derivatives_of_offsets_are_those_of_each_row():
+    x, z = torch.from_numpy(RNG.normal(size=(3, 2))), torch.from_numpy(RNG.normal(size=(4, 2)))
+    # d(x_0 z) / dx_0 = z, and nothing depends on x_1.
+    found = _jacobian(lambda rows: scaled_by_row(rows, z), x)
+    expected = torch.stack([z, torch.zeros_like(z)], dim=-1).expand(3, -1, -1, -1)
+    np.testing.assert_allclose(found, expected, rtol=1e-15)
+    assert _jacobian(lambda rows: rows[:, None].expand(-1, 4, -1), x[:, :0]).shape == (3, 4, 0, 0)
+
+
+@pytest.mark.parametrize(
+    ("slope", "missing", "expected"),
+    [
+        (0.0, 4e-5, True),
+        (0.0, 7e-5, False),
+        (1.0, 1.3e-4, True),
+        (1.0, -1.7e-4, False),
+        (1e3, 0.09, True),
+        (1e3, -0.11, False),
+    ],
+)
+def test_the_allowed_error_of_a_derivative(slope, missing, expected):
+    """A part of the slope that torch does not see, times u, may be 1e-4 (1 + slope u).
+
+    The rows are moved by normal numbers u, the largest of which is 2.24.
+    """
+    x, z = torch.from_numpy(RNG.normal(size=(5, 1))), torch.tensor([[1.0], [0.0]]).double()
+
+    def offsets(x, z):
+        return z * (slope * x + missing * x.detach())[:, None]
+
+    assert _is_differentiable(offsets, x, z) == expected
+
+
+def test_a_derivative_is_compared_at_each_row():
+    """At the other rows the two agree, and the largest derivative is that of another row."""
+    x, z = torch.arange(1.0, 6.0).double()[:, None], torch.ones(1, 1).double()
+
+    def offsets(x, z):
+        part = torch.where((x - 2).abs() < 0.5, 0.01 * (x - x.detach()), 0.0)
+        return z * (x + 1e-2 * x**4 - 3 * part)[:, None]
+
+    assert not _is_differentiable(offsets, x, z)
+    assert _is_differentiable(lambda x, z: z * (x + 1e-2 * x**4)[:, None], x, z)
+
+
+@pytest.mark.parametrize("unit", [1e-6, 1.0, 1e6])
+def test_the_step_of_the_quotients_is_in_the_unit_of_offsets(unit):
+    """A step that is too long or too short finds another derivative."""
+    x = unit * torch.from_numpy(RNG.normal(size=(6, 2)))
+    z = 0.1 * unit * torch.tensor([[1.0, 0.0], [0.0, 1.0]]).double()
+    assert _is_differentiable(lambda x, z: torch.sin(x / unit).sum(1)[:, None, None] * z, x, z)
+
+
+@pytest.mark.parametrize("unit", [1e-3, 1.0])
+def test_the_widest_offsets_of_all_rows(unit):
+    """In units of sigma: the largest singular value of the offsets of unit vectors, at any row."""
+    points = np.array([[0.5, 0.0], [2.0, 1.0], [-3.0, 0.0], [0.5, -1.0]]) * unit
+    shape = QueryKernel(scaled_by_row).reduce(in_whole_space(2), points, np.full(4, 0.25))
+    assert shape.widest_std == pytest.approx(3.0 * unit)
+    assert (shape.rank, shape.n_nodes) == (2, default_n_nodes(2))
+    assert shape.has_divergence
+    stretched = QueryKernel(lambda x, z: (z * torch.tensor([2.0, 5.0])).expand(len(x), -1, -1))
+    shape = stretched.reduce(in_whole_space(2), points, np.full(4, 0.25))
+    assert shape.widest_std == pytest.approx(5.0)
+
+
+@pytest.mark.parametrize("last", [0.0, 3.0])
+def test_the_derivative_is_compared_at_the_first_and_the_last_row(last):
+    def offsets(x, z):
+        return z * torch.where((x - last).abs() < 0.5, x.detach(), x)[:, None]
+
+    points = np.arange(4.0)[:, None]
+    assert not QueryKernel(offsets).reduce(in_whole_space(1), points, np.ones(4) / 4).has_divergence
+
+
+@pytest.mark.parametrize(("points", "size"), [([[1.0], [5.0]], 2.0), ([[7.0]], 1.0)])
+def test_a_function_is_tried_at_a_tenth_of_the_extent(points, size):
+    """The largest distance of a coordinate from its mean; one where all rows are equal."""
+    seen = []
+
+    def offsets(x, z):
+        seen.append(z.clone())
+        return z.expand(len(x), -1, -1)
+
+    QueryKernel(offsets).reduce(in_whole_space(1), np.array(points), np.full(len(points), 1.0))
+    np.testing.assert_allclose(seen[0], [[size / 10], [-size / 10]])
+
+
+def test_a_function_is_tried_in_parts_of_the_memory(monkeypatch):
+    sizes = []
+
+    def offsets(x, z):
+        sizes.append(len(x))
+        return z.expand(len(x), -1, -1)
+
+    points = RNG.normal(size=(100, 2))
+    monkeypatch.setattr(_query, "_MEMORY", 0.01)  # MiB
+    QueryKernel(offsets).reduce(in_whole_space(2), points, np.full(100, 0.01))
+    # Four copies of the eight numbers of a row, in 10 485 bytes; sixteen rows are differentiated.
+    assert sizes[:3] == [40, 40, 20]
+    assert set(sizes[3:]) == {16}
+
+
+def frozen(kernel=scaled_by_row, hull=None, scales=(0.0, 0.5)):
+    hull = in_whole_space(2) if hull is None else hull
+    shape = QueryKernel(kernel).reduce(hull, np.array([[1.0, 0.0], [0.0, 2.0]]), np.ones(2) / 2)
+    return shape.freeze(np.array(scales), NodeRule("sobol", 6, 0))
+
+
+def test_nodes_of_a_level_are_gaussian_with_its_scale():
+    smoothing = frozen()
+    assert smoothing.n_nodes == 6
+    offsets, weights = smoothing.nodes(1)
+    standard, expected = NodeRule("sobol", 6, 0).normal(2, 1)
+    np.testing.assert_array_equal(offsets, 0.5 * standard)
+    np.testing.assert_array_equal(weights, expected)
+
+
+def test_a_level_without_offsets_has_the_score_of_the_data():
+    backend = Backend.from_params("cpu", "float64")
+    hull = AffineHull(np.array([3.0, -4.0]), np.array([[0.6], [0.8]]))
+    plain = frozen(hull=hull).field(0, None, backend, torch.arange(3))
+    assert isinstance(plain, SmoothedScore)
+    np.testing.assert_array_equal(plain.nodes.offsets, [[0.0]])
+    np.testing.assert_array_equal(plain.exclude, [0, 1, 2])
+    moved = frozen(hull=hull).field(1, None, backend, torch.arange(3))
+    assert isinstance(moved, _QueryScore)
+    np.testing.assert_array_equal(moved.center, hull.center)
+    np.testing.assert_array_equal(moved.basis, hull.basis)
+    np.testing.assert_array_equal(moved.nodes.offsets, frozen().nodes(1)[0])
+    np.testing.assert_array_equal(moved.rows(torch.tensor([2, 0])).exclude, [2, 0])
+    everything = frozen(hull=hull).field(1, None, backend, None)
+    assert everything.rows(torch.tensor([0])) is everything
+
+
+def test_some_offsets_of_zero_are_not_all():
+    nodes = np.array([[0.0, 1.0], [0.0, -1.0]]), np.ones(2) / 2
+    gaussian = SimpleNamespace(nodes=lambda level: nodes)
+    smoothing = _FrozenQueryKernel(scaled_by_row, in_whole_space(2), gaussian, True)
+    field = smoothing.field(0, None, Backend.from_params("cpu", "float64"), None)
+    assert isinstance(field, _QueryScore)
+
+
+@pytest.mark.parametrize(("d", "r"), [(50, 1), (4, 4)])
+def test_the_memory_of_a_node_holds_its_position_and_derivative(d, r):
+    hull = AffineHull(np.zeros(d), np.eye(d)[:, :r])
+    kernel = _FrozenQueryKernel(scaled_by_row, hull, frozen().gaussian, True)
+    field = kernel.field(1, None, Backend.from_params("cpu", "float64"), None)
+    least = d + r + 2 * r**2
+    assert least <= field._values_per_node(r) <= 8 * least
+
+
+def test_positions_are_projected_to_the_hull():
+    """y = x + B^T o(c + B x, z), and its derivative is the identity plus that of the offsets."""
+    hull = AffineHull(np.array([3.0, -4.0]), np.array([[0.6], [0.8]]))
+    field = frozen(hull=hull).field(1, None, Backend.from_params("cpu", "float64"), None)
+    x, z = torch.tensor([[1.0], [-2.0]]).double(), torch.tensor([[1.0, 0.0], [0.0, 2.0]]).double()
+    for with_derivative in (False, True):
+        y, derivative = field._push(x, z, with_derivative=with_derivative)
+        # The first coordinate of the rows is 3 + 0.6 x; along the basis z has 0.6 and 1.6.
+        expected = x + (3 + 0.6 * x) * torch.tensor([0.6, 1.6]).double()
+        np.testing.assert_allclose(y[..., 0], expected)
+        if with_derivative:
+            assert derivative.stretch.item() == 1
+            np.testing.assert_allclose(derivative.left[..., 0, 0], [[0.36, 0.96]] * 2)
+            np.testing.assert_array_equal(derivative.right, np.ones((2, 2, 1, 1)))
+        else:
+            assert derivative is None
+
+
+def test_a_kernel_describes_itself():
+    assert repr(QueryKernel(scaled_by_row)) == f"QueryKernel({scaled_by_row!r})"
+    kernel = QueryKernel(scaled_by_row)
+    assert (kernel.is_isotropic, kernel.works_over_base, kernel.depends_on_query) == (
+        False,
+        True,
+        True,
+    )

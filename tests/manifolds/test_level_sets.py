@@ -175,7 +175,7 @@ def test_smoothed_density_of_a_kde_is_that_of_a_mixture_average():
         ({"weights": [1.0, 2.0]}, ValueError, r"weights has shape \(2,\); expected \(1,\)"),
         ({"weights": [0.0]}, ValueError, "weights holds 0; expected weights > 0"),
         ({"distances": [-0.1]}, ValueError, "distances holds -0.1"),
-        ({"distances": [np.inf]}, ValueError, "distances holds NaN or infinity"),
+        ({"distances": [np.inf]}, ValueError, "distances holds 1 values that are NaN or infinite"),
         ({"log_density": lambda rows: rows}, ValueError, "log_density returned the shape"),
     ],
 )

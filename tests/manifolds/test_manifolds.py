@@ -510,7 +510,10 @@ def test_default_basis_is_the_whole_space():
         (([0.0, 0.0], 1.0, [[1.0], [0.0]]), r"basis has shape \(2, 1\)"),
         (([0.0, 0.0], 1.0, np.eye(3)), r"basis has shape \(3, 3\)"),
         (([0.0, 0.0], 1.0, np.ones((2, 2))), "columns of basis are linearly dependent"),
-        (([0.0, 0.0], 1.0, np.full((2, 2), np.inf)), "basis holds NaN or infinity"),
+        (
+            ([0.0, 0.0], 1.0, np.full((2, 2), np.inf)),
+            "basis holds . values that are NaN or infinite",
+        ),
     ],
 )
 @pytest.mark.parametrize("shape", [Sphere, Circle])
@@ -584,7 +587,11 @@ def test_where_a_torus_has_no_nearest_point():
         ((np.zeros((3, 1)), 1.0, 0.1), ValueError, "one finite point of shape"),
         (([0, 0, np.nan], 1.0, 0.1), ValueError, "finite"),
         ((np.zeros(3), 0.0, 0.1), ValueError, "radius=0.0 is out of range"),
-        ((np.zeros(3), 1.0, 1.0), ValueError, "tube_radius=1.0 is not below radius=1.0"),
+        (
+            (np.zeros(3), 1.0, 1.0),
+            ValueError,
+            "tube_radius=1.0 is out of range; expected a finite number > 0 and < 1",
+        ),
         ((np.zeros(3), 1.0, "1"), TypeError, "tube_radius='1' has type str"),
         ((np.zeros(4), 1.0, 0.1), ValueError, r"basis has shape \(4, 4\)"),
         (
@@ -595,7 +602,7 @@ def test_where_a_torus_has_no_nearest_point():
         (
             (np.zeros(3), 1.0, 0.1, np.full((3, 3), np.inf)),
             ValueError,
-            "basis holds NaN or infinity",
+            "basis holds . values that are NaN or infinite",
         ),
     ],
 )
@@ -999,7 +1006,7 @@ def test_tangents_of_a_cloud():
     ("parameters", "error", "message"),
     [
         ({"points": np.zeros(3)}, ValueError, r"points has shape \(3,\)"),
-        ({"points": [[np.nan, 0.0]]}, ValueError, "points holds NaN or infinity"),
+        ({"points": [[np.nan, 0.0]]}, ValueError, "points holds 1 values that are NaN or infinite"),
         ({"n_components": 3}, ValueError, "n_components=3 is too large"),
         ({"n_components": 0}, ValueError, "n_components=0 is too small"),
         ({"n_components": "all"}, ValueError, "n_components='all' is not known"),

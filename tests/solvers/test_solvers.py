@@ -357,6 +357,14 @@ class LargeNoise(EulerMaruyama):
         return super().step(field, x, start, end, lambda: 1.05 * draw())
 
 
+def end_of_flow(solver, steps):
+    """N_DRAWS samples of data N(1, 0.5) at the end of the steps."""
+    rng = np.random.RandomState(0)
+    start = 1 + math.sqrt(0.5 + HIGH**2) * rng.standard_normal((N_DRAWS, 1))
+    noise = lambda: tensor(rng.standard_normal((N_DRAWS, 1)))  # noqa: E731
+    return solve(solver, Schedule.of(TARGET), tensor(start), steps, noise)[:, 0].numpy()
+
+
 @pytest.mark.parametrize("solver_class", [EulerMaruyama, HalfDrift, LargeNoise])
 def test_distribution_of_euler_maruyama(solver_class):
     """10 000 samples of data N(1, 0.5) at noise scale 0.05, from seed 0.
@@ -365,16 +373,8 @@ def test_distribution_of_euler_maruyama(solver_class):
     one counts what 1000 steps leave: no error of the mean and 0.3 % of the variance, 1/5 of its
     standard error.
     """
-    rng = np.random.RandomState(0)
-    start = 1 + math.sqrt(0.5 + HIGH**2) * rng.standard_normal((N_DRAWS, 1))
-    end = solve(
-        solver_class(),
-        Schedule.of(TARGET),
-        tensor(start),
-        steps_of(1000, up=False),
-        lambda: tensor(rng.standard_normal((N_DRAWS, 1))),
-    )
-    p_values = gaussian_p_values(end[:, 0].numpy(), 1.0, 0.5 + LOW**2)
+    end = end_of_flow(solver_class(), steps_of(1000, up=False))
+    p_values = gaussian_p_values(end, 1.0, 0.5 + LOW**2)
     assert (min(p_values) > FALSE_ALARM) == (solver_class is EulerMaruyama)
 
 
@@ -440,16 +440,7 @@ def test_distribution_of_predictor_corrector(solver_class):
     moments of the scheme, 100 steps leave 1 % of the variance, 0.7 of its standard error.
     """
     steps = steps_of(100, up=False)
-    rng = np.random.RandomState(0)
-    start = 1 + math.sqrt(0.5 + HIGH**2) * rng.standard_normal((N_DRAWS, 1))
-    end = solve(
-        solver_class(),
-        Schedule.of(TARGET),
-        tensor(start),
-        steps,
-        lambda: tensor(rng.standard_normal((N_DRAWS, 1))),
-    )
-    p_values = gaussian_p_values(end[:, 0].numpy(), 1.0, 0.5 + LOW**2)
+    p_values = gaussian_p_values(end_of_flow(solver_class(), steps), 1.0, 0.5 + LOW**2)
     assert (min(p_values) > FALSE_ALARM) == (solver_class is PredictorCorrector)
     if solver_class is PredictorCorrector:
         law = gaussian_moments_by_steps(PredictorCorrector(), TARGET, 1.0, 0.5 + HIGH**2, steps)

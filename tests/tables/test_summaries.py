@@ -11,8 +11,13 @@ from numpy.testing import assert_allclose
 from scipy.stats import norm
 from sklearn.base import BaseEstimator
 from sklearn.exceptions import NotFittedError
+from sklearn.mixture import GaussianMixture
+from sklearn.model_selection import GridSearchCV
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 
 from skdiffsmooth import KDESampler
+from skdiffsmooth.compose import DensityClassifier
 from skdiffsmooth.tables import (
     Ordinal,
     Periodic,
@@ -23,7 +28,8 @@ from skdiffsmooth.tables import (
     probability,
     quantile,
 )
-from skdiffsmooth.tables._summaries import _DrawnColumn, _mixed_terms
+from skdiffsmooth.tables._draws import DrawnColumn
+from skdiffsmooth.tables._mutual_information import _mixed_terms
 
 N_ERRORS = 4.5
 ROWS = np.random.RandomState(0).normal(size=(60, 2)) * [1, 20]
@@ -68,6 +74,33 @@ def test_the_probability_of_a_box_is_its_integral(kde):
     value, error = probability(kde, {0: (-0.5, 1), 1: (None, 10)}, error=0.003, random_state=0)
     assert error <= 0.003
     assert abs(value - np.mean(in_columns[0] * in_columns[1])) < N_ERRORS * error
+
+
+@pytest.mark.parametrize(
+    "kind", ["classifier", "pipeline", "search", "mixture", "search of a table"]
+)
+def test_models_without_a_method_sample_have_the_probabilities_of_their_draws(kind):
+    """Of two columns 0 and 20 the model is the distribution of the rows, up to a thousandth."""
+    rows = pd.DataFrame(
+        ROWS * [1e-2, 1e-3] + np.tile([[0, 0], [1, 20], [1, 20], [1, 20]], (15, 1)),
+        columns=["a", "b"],
+    )
+    scaled = KDESampler("loo", metric="scaled")
+    model = {
+        "classifier": lambda: DensityClassifier(scaled).fit(rows, rows["a"] > 0.5),
+        "pipeline": lambda: make_pipeline(StandardScaler(), KDESampler("loo")).fit(rows),
+        "search": lambda: GridSearchCV(scaled, {"metric": ["scaled"]}, cv=2).fit(rows),
+        "mixture": lambda: GaussianMixture(2, random_state=0).fit(rows),
+        "search of a table": lambda: GridSearchCV(
+            TableDensity(density=scaled), {"density": [scaled]}, cv=2
+        ).fit(rows),
+    }[kind]()
+    value, error = probability(
+        model, {"a": (0.5, None), "b": (10, None)}, error=0.02, random_state=0
+    )
+    assert abs(value - 0.75) < N_ERRORS * error
+    value, error = quantile(model, "b", [0.1, 0.9], error=0.02, random_state=0)
+    assert_allclose(value, [0, 20], atol=0.2)
 
 
 def test_distribution_function_and_quantile_are_those_of_the_mixture(kde):
@@ -288,8 +321,7 @@ def test_mutual_information_does_not_depend_on_fine_rounding(unit):
     exact = np.column_stack(_gaussian(0.83)(np.random.RandomState(0), 5000))
     rounded = np.round(exact / unit) * unit
     columns = (
-        _DrawnColumn(k, values, None, False, (), unit, None, k)
-        for k, values in enumerate(rounded.T)
+        DrawnColumn(k, values, None, False, (), unit, None, k) for k, values in enumerate(rounded.T)
     )
     terms = _mixed_terms(*(column.coordinates() for column in columns))
     # The standard error of the mean of 5000 terms is 0.015.
@@ -336,8 +368,10 @@ def test_an_event_that_cannot_be_is_an_error_that_names_the_column(table, event,
 def test_other_bad_input_is_an_error(table, kde):
     with pytest.raises(NotFittedError):
         probability(TableDensity(), {"a": 1})
-    with pytest.raises(TypeError, match="no method sample"):
+    with pytest.raises(TypeError, match="type object; expected a fitted density"):
         probability(object(), {"a": 1})
+    with pytest.raises(ValueError, match=r"^column 'a' is a name"):
+        cdf(kde, "a", 0.0, error=0.05)
     with pytest.raises(ValueError, match="error needs"):
         probability(kde, {0: (0, 1)}, error=1e-5)
     with pytest.raises(ValueError, match="error=-1"):

@@ -21,6 +21,7 @@ from skdiffsmooth.tables import (
     _detect,
     _discrete,
     _distances,
+    _mutual_information,
     _summaries,
 )
 from skdiffsmooth.tables._column import listed
@@ -488,7 +489,7 @@ def test_terms_of_the_mutual_information_against_loops(kind):
         else:
             k, counts = 5, [(np.abs(x - x[i]) < radius).sum() for x in (a, b)]
         expected.append(psi(k) + psi(n) - psi(counts[0]) - psi(counts[1]))
-    np.testing.assert_allclose(_summaries._mixed_terms(a, b), expected)
-    parts = _summaries._means_of_parts(a, b, 4)
+    np.testing.assert_allclose(_mutual_information._mixed_terms(a, b), expected)
+    parts = _mutual_information._means_of_parts(a, b, 4)
     for k in range(4):
-        assert parts[k] == pytest.approx(_summaries._mixed_terms(a[k::4], b[k::4]).mean())
+        assert parts[k] == pytest.approx(_mutual_information._mixed_terms(a[k::4], b[k::4]).mean())

@@ -96,8 +96,8 @@ def test_given_values_are_in_the_order_of_the_columns():
         ({0: [1.0, "1"]}, ValueError, "holds strings"),
         ({0: [1.0, 2.0, 3.0]}, ValueError, r"shape \(3,\); expected a number, or 2"),
         ({0: [[1.0, 2.0]]}, ValueError, r"shape \(1, 2\)"),
-        ({1: [1.0, np.nan]}, ValueError, r"given\[1\] holds NaN or infinity"),
-        ({1: np.inf}, ValueError, "holds NaN or infinity"),
+        ({1: [1.0, np.nan]}, ValueError, r"given\[1\] holds 1 values that are NaN"),
+        ({1: np.inf}, ValueError, "NaN or infinite"),
         ({1: 1.1 * 2.0**1000}, ValueError, "differences would overflow"),
     ],
 )

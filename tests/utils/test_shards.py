@@ -7,8 +7,6 @@ them takes longer than what they compute.
 
 import pickle
 import re
-import threading
-from concurrent.futures import ThreadPoolExecutor
 from copy import copy
 from dataclasses import dataclass, field, fields, replace
 from datetime import timedelta
@@ -22,61 +20,18 @@ from engine_problems import Problem, assert_matches_oracle, longest, problem, te
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.base import clone
+from thread_shards import in_two_threads
 
 from skdiffsmooth import ManifoldAdaptedDiffusion, SmoothedScoreDiffusion
 from skdiffsmooth._diffusion import settings as diffusion_settings
 from skdiffsmooth._engine.factorised import Factoriser
 from skdiffsmooth._engine.moments import Nodes
 from skdiffsmooth._engine.posterior import Posterior
-from skdiffsmooth._utils.shards import Shards
 
 # Seconds after which processes that wait for one another are given up.
 TIMEOUT = 120
 
 # -------------------------------------------------------------------------- two threads, no process
-
-
-class Meeting:
-    """Where two threads exchange values."""
-
-    def __init__(self):
-        self.values = [None, None]
-        self.barrier = threading.Barrier(2, timeout=20)
-
-
-class ThreadShards(Shards):
-    """One of two threads that play processes."""
-
-    alone = False
-
-    def __init__(self, rank, meeting):
-        self.rank, self.meeting = rank, meeting
-
-    def gather(self, value):
-        self.meeting.values[self.rank] = value
-        self.meeting.barrier.wait()
-        values = list(self.meeting.values)
-        self.meeting.barrier.wait()
-        return values
-
-    def reduce_(self, tensor, how):
-        both = torch.stack(self.gather(tensor))
-        return both.amax(0) if how == "max" else both.sum(0)
-
-
-def in_two_threads(work):
-    """Return what work(shards) returns in each of two threads."""
-    meeting = Meeting()
-
-    def run(rank):
-        try:
-            return work(ThreadShards(rank, meeting))
-        except Exception:
-            meeting.barrier.abort()
-            raise
-
-    with ThreadPoolExecutor(2) as pool:
-        return list(pool.map(run, range(2)))
 
 
 @dataclass(frozen=True)
