@@ -263,8 +263,8 @@ def test_a_unit_is_accepted_where_chance_would_give_one_in_a_billion(n_values, o
         ([0, 1, 3], 0.4, 0.0),
         ([0, 1, 3], 0.6, 0.0),
         # Remainders within the noise are none.
-        ([0, 1, 2, 3.02, 4, 5, 6, 7, 8, 9, 10, 11, 12], 0.0201, 1.0),
-        ([0, 1, 2, 3.02, 4, 5, 6, 7, 8, 9, 10, 11, 12], 0.015, 0.0),
+        ([0, 1, 2, 3.015, 4, 5, 6, 7, 8, 9, 10, 11, 12], 0.0301, 1.0),
+        ([0, 1, 2, 3.015, 4, 5, 6, 7, 8, 9, 10, 11, 12], 0.0299, 0.0),
         # Remainders below a hundredth of the unit are none.
         ([0, 1, 2, 3.009, 4, 5, 6, 7, 8, 9, 10, 11, 12], 0.0, 1.0),
     ],
