@@ -321,7 +321,7 @@ def test_what_is_no_table():
         _frames.read_frame(pl.LazyFrame({"a": [1]}))
     with pytest.raises(TypeError, match=r"X is a sparse .*dense data is required"):
         _frames.read_frame(sparse.csr_matrix(np.eye(2)))
-    with pytest.raises(TypeError, match="X is a structured array; expected an array of numbers"):
+    with pytest.raises(TypeError, match="structured array with the fields u, v"):
         _frames.read_frame(np.zeros(2, dtype=[("u", float), ("v", int)]))
     with pytest.raises(ValueError, match=r"X of type ndarray has shape \(3,\); expected 2D array"):
         _frames.read_frame(np.zeros(3))
