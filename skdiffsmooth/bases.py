@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from scipy.spatial.distance import cdist
-from scipy.special import logsumexp
 from sklearn.base import BaseEstimator, clone
 from sklearn.frozen import FrozenEstimator
 
@@ -173,7 +172,8 @@ class ManifoldParzen(BaseEstimator):
                         query = query_of[near[:, k]]
                         is_scored = query >= 0
                         log_parts[query[is_scored], np.flatnonzero(is_scored)] = values[is_scored]
-                    log_densities[part] = logsumexp(log_parts, axis=1) - others[rows]
+                    sums = torch.logsumexp(torch.from_numpy(log_parts), dim=1)
+                    log_densities[part] = sums.numpy() - others[rows]
                 return float(row_weights @ log_densities) - codimension * math.log(h)
 
             return log_likelihood

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -51,6 +54,39 @@ _MOST_FRAMES = 64
 LEAST_MERGING = 0.5
 # Most rows with which candidates are compared and tails chosen.
 MOST_ROWS = 2000
+
+
+class NodeChoice(NamedTuple):
+    """Nodes chosen for a model, their estimated error in nats, and corrections (n_levels,) or None.
+
+    `rank` is the number of dimensions of the kernel.
+    """
+
+    rank: int
+    rule: NodeRule
+    error: float
+    shifts: np.ndarray | None
+
+    def suits(self, rank: int, rule: NodeRule) -> bool:
+        """Return whether a model would choose among the same nodes, of a number not below `rule`'s."""
+        is_same = self.rank == rank and replace(self.rule, n_nodes=rule.n_nodes) == rule
+        return is_same and self.rule.n_nodes >= rule.n_nodes
+
+
+_NODES_OF_WHOLE: ContextVar[NodeChoice | None] = ContextVar("_NODES_OF_WHOLE", default=None)
+
+
+@contextmanager
+def nodes_of_whole(nodes: NodeChoice | None) -> Iterator[None]:
+    """Within the block, fits to some rows of a table use the nodes of the fit to all, if they suit.
+
+    To estimate errors of nodes and corrections of divergences takes most of a fit with given settings.
+    """
+    token = _NODES_OF_WHOLE.set(nodes)
+    try:
+        yield
+    finally:
+        _NODES_OF_WHOLE.reset(token)
 
 
 class FittedModel(NamedTuple):
@@ -117,14 +153,20 @@ def make_model(
 
     # If a tile does not fit into memory_limit, this raises an error now, not at the first query.
     schedule(rule).posterior_at(bandwidth)
-    error = 0.0
+    error, shifts = 0.0, None
     is_fixed = parsed.rule.n_nodes > 0
-    if is_smoothed and kernel.rank and not (is_candidate and is_fixed):
+    whole = None if is_candidate else _NODES_OF_WHOLE.get()
+    if whole is not None and whole.suits(kernel.rank, rule):
+        _, rule, error, shifts = whole
+    elif is_smoothed and kernel.rank and not (is_candidate and is_fixed):
         rule, error = enough_nodes(schedule, rule, parsed.tol, is_fixed=is_fixed)
     source = source_of(rule)
     has_many = by_frames and kernel.rank > _MOST_DIMENSIONS and is_smoothed
     if has_many and data.shards.alone and not is_candidate:
-        source = _corrected(source, parsed.resources)
+        if shifts is None or len(shifts) != levels.n_levels:
+            shifts = _shifts(source, parsed.resources)
+        assert isinstance(source.smoothing, FrozenKernel)
+        source = replace(source, smoothing=replace(source.smoothing, shifts=shifts))
     model = _with_solver(
         source, geometry, parsed, steps_of_levels, background, is_candidate=is_candidate
     )
@@ -135,7 +177,8 @@ def make_model(
     if background or (is_candidate and parsed.background != 0):
         model = replace(model, tail=_tail(model, geometry, parsed.resources))
     fitted_sigma = unit * (requested if callable(sigma) else sigma)
-    attributes = {"sigma_": fitted_sigma, "noise_": noise, "node_error_": error, "error_": error}
+    attributes: dict[str, Any] = {"sigma_": fitted_sigma, "noise_": noise, "node_error_": error}
+    attributes |= {"error_": error, "_nodes_": NodeChoice(kernel.rank, rule, error, shifts)}
     return FittedModel(model, attributes | geometry.learned)
 
 
@@ -201,8 +244,8 @@ def _smoothed_levels(
     return _SmoothedLevels(levels, scales, steps, requested)
 
 
-def _corrected(source: NoisedData, resources: Resources) -> NoisedData:
-    """Return data whose divergences are corrected by their mean error (`divergence_shifts`)."""
+def _shifts(source: NoisedData, resources: Resources) -> np.ndarray:
+    """Return the corrections (n_levels,) of divergences, see `divergence_shifts`."""
     smoothing = source.smoothing
     assert isinstance(smoothing, FrozenKernel)
 
@@ -210,8 +253,7 @@ def _corrected(source: NoisedData, resources: Resources) -> NoisedData:
         other = replace(source, smoothing=replace(smoothing, rule=rule))
         return other.schedule(resources, exclude)
 
-    shifts = divergence_shifts(schedule, smoothing.rule, source.hierarchy.points)
-    return replace(source, smoothing=replace(smoothing, shifts=shifts))
+    return divergence_shifts(schedule, smoothing.rule, source.hierarchy.points)
 
 
 def _tolerance(geometry: Geometry, parsed: ParsedParameters, *, is_smoothed: bool) -> float:

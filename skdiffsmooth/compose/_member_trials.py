@@ -12,12 +12,13 @@ from sklearn.frozen import FrozenEstimator
 from sklearn.utils.parallel import delayed
 
 from .._diffusion.estimator import BaseScoreDiffusion
+from .._diffusion.fitting import NodeChoice
 from .._utils.parallel import results_of
 from .._utils.progress import counted
 from .._utils.rows import TrainingRows
 from .._utils.warnings import warn_user
 from ..bases import ManifoldParzen, resolve_base
-from ._members import Folds, fit_member, held_out_log_density
+from ._members import Folds, fit_member, held_out_log_density, unwrap
 from ._transformed import TransformedDensity
 
 _Result = TypeVar("_Result")
@@ -27,7 +28,8 @@ class MemberTrials:
     """Fits of named members to all rows, and to the training rows of each fold.
 
     `settings` is "once" or "fold", as in DensityStacking. If a member cannot be fitted, it is left out
-    if it is `optional`; otherwise the error is raised.
+    if it is `optional`; otherwise the error is raised. `fits` are fits to all rows that exist already,
+    by the index of the member.
     """
 
     def __init__(
@@ -38,6 +40,7 @@ class MemberTrials:
         optional: list[bool],
         settings: str,
         n_jobs: int | None,
+        fits: dict[int, Any],
     ) -> None:
         self.members = members
         self.rows = rows
@@ -47,7 +50,7 @@ class MemberTrials:
         self.n_jobs = n_jobs
         # Keys are indices of members. `log_densities` are those of held-out rows (n_kept,), NaN for
         # rows in no test set; `errors` are those of members that were left out.
-        self.fits: dict[int, Any] = {}
+        self.fits = dict(fits)
         self.log_densities: dict[int, np.ndarray] = {}
         self.errors: dict[int, ValueError] = {}
 
@@ -84,8 +87,8 @@ class MemberTrials:
         return [self.members[k][0] for k in scored], [self.fits[k] for k in scored], log_density
 
     def _fit(self, batch: Sequence[int]) -> None:
-        """Fit members to all rows."""
-        rows = self.rows
+        """Fit members to all rows, unless they are fitted."""
+        rows, batch = self.rows, [k for k in batch if k not in self.fits]
         calls = [
             self._call(k, fit_member, clone(self.members[k][1]), rows.given, rows.weight)
             for k in batch
@@ -98,12 +101,13 @@ class MemberTrials:
 
     def _score(self, batch: Sequence[int]) -> None:
         """Fit members to the training rows of each fold, and score its held-out rows."""
+        is_once = self.settings == "once"
         unfitted = {
-            k: self.members[k][1] if self.settings == "fold" else with_settings(self.fits[k])
-            for k in batch
+            k: with_settings(self.fits[k]) if is_once else self.members[k][1] for k in batch
         }
+        nodes = {k: _nodes_of(self.fits[k]) if is_once else None for k in batch}
         calls = [
-            self._call(k, held_out_log_density, unfitted[k], self.rows, train, test)
+            self._call(k, held_out_log_density, unfitted[k], self.rows, train, test, nodes[k])
             for k in batch
             for train, test in self.folds
         ]
@@ -144,6 +148,14 @@ def with_settings(fitted: Any) -> Any:
         # The solver is kept too: rows for which its steps are too long are computed again in any case.
         chosen["solver"] = fitted.model_.solver
     return estimator.set_params(**chosen)
+
+
+def _nodes_of(fitted: Any) -> NodeChoice | None:
+    """Return the nodes of a fitted diffusion, which a search or transformation may contain, or None."""
+    model = unwrap(fitted)
+    if isinstance(model, TransformedDensity):
+        return _nodes_of(model.estimator_)
+    return getattr(model, "_nodes_", None)
 
 
 def _attempt(optional: bool, work: Callable[..., _Result], *arguments: Any) -> _Result | ValueError:

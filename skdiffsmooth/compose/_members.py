@@ -15,6 +15,7 @@ from sklearn.utils import get_tags
 from sklearn.utils.parallel import delayed
 from sklearn.utils.validation import has_fit_parameter
 
+from .._diffusion.fitting import NodeChoice, nodes_of_whole
 from .._estimators.smoothed import SmoothedScoreDiffusion
 from .._utils.estimator import DensityEstimatorMixin
 from .._utils.parallel import results_of
@@ -156,13 +157,19 @@ def takes_weights(estimator: Any) -> bool:
     return is_search and takes_weights(estimator.estimator)
 
 
-def fit_member(label: str, estimator: Any, rows: Any, weight: np.ndarray | None) -> Any:
-    """Fit an estimator in place and return it; `label` is put in front of its errors."""
-    if weight is not None and not takes_weights(estimator):
+def check_takes_weights(label: str, estimator: Any) -> None:
+    """Raise TypeError if `fit` of an estimator takes no sample_weight."""
+    if not takes_weights(estimator):
         raise TypeError(
             f"{label} of type {type(estimator).__name__} takes no sample_weight. Use a density that "
             "does, or repeat rows instead of weighting them."
         )
+
+
+def fit_member(label: str, estimator: Any, rows: Any, weight: np.ndarray | None) -> Any:
+    """Fit an estimator in place and return it; `label` is put in front of its errors."""
+    if weight is not None:
+        check_takes_weights(label, estimator)
     with naming(label), part_of_a_fit():
         fitted = estimator.fit(rows, None, **({} if weight is None else {"sample_weight": weight}))
     check_fills_space(label, fitted)
@@ -194,11 +201,20 @@ def out_of_fold(label: str, estimator: Any, rows: TrainingRows, folds: Folds) ->
 
 
 def held_out_log_density(
-    label: str, estimator: Any, rows: TrainingRows, train: np.ndarray, test: np.ndarray
+    label: str,
+    estimator: Any,
+    rows: TrainingRows,
+    train: np.ndarray,
+    test: np.ndarray,
+    nodes: NodeChoice | None = None,
 ) -> np.ndarray:
-    """Return the log-densities of the test rows of one fold under a clone fitted to the others."""
+    """Return the log-densities of the test rows of one fold under a clone fitted to the others.
+
+    `nodes` are those of the fit to all rows, or None if they are to be chosen.
+    """
     weight = None if rows.weight is None else rows.weight[train]
+    table = shared_table(estimator, rows.whole)
     # Warnings are given once, by the fit to all rows.
-    with parts_of_table(shared_table(estimator, rows.whole)), without_warnings():
+    with parts_of_table(table), nodes_of_whole(nodes), without_warnings():
         fitted = fit_member(label, clone(estimator), take(rows.given, train), weight)
     return log_density_of(label, fitted, take(rows.given, test))

@@ -97,11 +97,11 @@ class DensityStacking(PosteriorMixin, DensityOfColumnsMixin, BaseEstimator):
     settings : {"once", "fold"}, default="once"
         Rows by which members choose their settings. "once": by all rows. In every fold a member then
         has the metric, the scales (as multiples of the fold's own bandwidth h; Parzen windows keep
-        their bandwidth), the background and the solver of its fit to all rows, and a search its best
-        estimator. Default members that smooth mapped rows use the settings of the one that smooths
-        unmapped rows. "fold": settings are chosen again in each fold, so that nothing is learned from a
-        held-out row; fits of SmoothedScoreDiffusion in folds then take about ten times as long. Choose
-        it for searches over many candidates, and where folds are separated by groups or time.
+        their bandwidth), the background, the nodes and the solver of its fit to all rows, and a search
+        its best estimator. Default members that smooth mapped rows use the settings of the one that
+        smooths unmapped rows. "fold": settings are chosen again in each fold, so that nothing is learned
+        from a held-out row; fits of SmoothedScoreDiffusion in folds then take about ten times as long.
+        Choose it for searches over many candidates, and where folds are separated by groups or time.
     time_limit : float or None, default=None
         Seconds after which no further member is fitted; at least one is. Members are fitted in the
         order of `estimators`. How many are fitted depends on the machine; a warning names the others.
@@ -264,9 +264,10 @@ class DensityStacking(PosteriorMixin, DensityOfColumnsMixin, BaseEstimator):
             if self.cv is None or isinstance(self.cv, numbers.Number):
                 size = len(folds), rows.points.shape[1]
                 folds = [(train, _some(test, rows.group, *size)) for train, test in folds]
+        fits: dict[int, Any] = {}
         if self.estimators is None and folds:
             with counted(_FITS_OF_FAMILY):
-                members = self._family(rows, folds)
+                members, fits = self._family(rows, folds)
         else:
             members = shared._check_members()
         if isinstance(self.cv, str):
@@ -275,7 +276,7 @@ class DensityStacking(PosteriorMixin, DensityOfColumnsMixin, BaseEstimator):
             # A default member that cannot be fitted to X is left out; for a member of the user's the
             # error is raised.
             optional = [self.estimators is None and k > 0 for k in range(len(members))]
-            trials = MemberTrials(members, rows, folds, optional, self.settings, n_jobs)
+            trials = MemberTrials(members, rows, folds, optional, self.settings, n_jobs, fits)
             trials.run(end, self.time_limit)
             names, fitted, log_density = trials.results()
         tested = ~np.isnan(log_density[:, 0])
@@ -400,15 +401,24 @@ class DensityStacking(PosteriorMixin, DensityOfColumnsMixin, BaseEstimator):
         members = [(f"member {names[k]!r}", self.estimators_[k]) for k in used]
         return members, np.log(self.weights_[used])
 
-    def _family(self, rows: TrainingRows, folds: Folds) -> list[tuple[str, Any]]:
-        """Return the default members; with settings="once" the settings are from one fit to all rows."""
+    def _family(
+        self, rows: TrainingRows, folds: Folds
+    ) -> tuple[list[tuple[str, Any]], dict[int, Any]]:
+        """Return the default members, and fits to all rows by the index of the member.
+
+        With settings="once" the settings are from one fit to all rows: that of the first member.
+        """
         smoothed: Any = SmoothedScoreDiffusion()
+        fits = {}
         if self.settings == "once":
             fitted = fit_member("member 'smoothed'", smoothed, rows.given, rows.weight)
             smoothed = with_settings(fitted)
+            # A fit with these parameters has the same result.
+            fits[0] = fitted.set_params(**smoothed.get_params(deep=False))
         n_rows = min(len(np.unique(rows.group[train])) for train, _ in folds)
         n_features = rows.points.shape[1]
-        return density_family(smoothed, n_rows, n_features, weighted=rows.weight is not None)
+        members = density_family(smoothed, n_rows, n_features, weighted=rows.weight is not None)
+        return members, fits
 
     def _check_members(self) -> list[tuple[str, Any]]:
         """Return the members that are not 'drop', after checking all."""

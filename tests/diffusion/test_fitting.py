@@ -9,7 +9,7 @@ from likelihood_problems import geometry_of, parsed
 from numpy.testing import assert_allclose
 
 from skdiffsmooth._diffusion import fitting
-from skdiffsmooth._diffusion.fitting import make_model
+from skdiffsmooth._diffusion.fitting import make_model, nodes_of_whole
 from skdiffsmooth.kernels import AnisotropicGaussianKernel
 from skdiffsmooth.noise import NoiseLevels, VarianceExploding
 from skdiffsmooth.solvers import Adaptive, Euler, Heun, Multistep
@@ -185,3 +185,45 @@ def test_terminal_scales_are_in_units_of_X():
     assert attributes["sigma_"] == 0.25 * unit
     function = make_model(geometry, settings, 0.5, lambda y: y / 2).attributes["sigma_"]
     assert_allclose(function[:1], model.levels.middle(0) / 2 * unit)
+
+
+def test_nodes_of_all_rows_are_used_where_they_suit():
+    rows = RNG.normal(size=(30, 12))
+    own = model_of(rows, n_nodes="auto")
+    chosen = own.attributes["_nodes_"]
+    assert (chosen.rank, chosen.error) == (12, own.attributes["node_error_"])
+    assert chosen.rule == own.model.data.smoothing.rule
+    more = replace(chosen.rule, n_nodes=2 * chosen.rule.n_nodes)
+    marked = chosen._replace(rule=more, error=7.0, shifts=np.full(len(chosen.shifts), 0.3))
+    with nodes_of_whole(marked):
+        used = model_of(rows, n_nodes="auto")
+        settings = parsed(12)
+        geometry = geometry_of(rows, settings=settings)
+        candidate = make_model(geometry, settings, 0.5, 0.5, is_candidate=True)
+    assert used.attributes["node_error_"] == used.attributes["error_"] == 7.0
+    assert used.attributes["_nodes_"] == marked
+    assert used.model.data.smoothing.rule == more
+    np.testing.assert_array_equal(used.model.data.smoothing.shifts, marked.shifts)
+    assert candidate.attributes["node_error_"] != 7.0
+    assert model_of(rows, n_nodes="auto").attributes["node_error_"] == chosen.error
+
+    for unlike in (
+        marked._replace(rank=11),
+        marked._replace(rule=replace(more, seed=more.seed + 1)),
+        marked._replace(rule=replace(more, n_nodes=chosen.rule.n_nodes // 2)),
+        None,
+    ):
+        with nodes_of_whole(unlike):
+            other = model_of(rows, n_nodes="auto")
+        assert other.attributes["node_error_"] == chosen.error
+        np.testing.assert_array_equal(other.model.data.smoothing.shifts, chosen.shifts)
+
+
+def test_corrections_are_computed_again_if_the_number_of_levels_differs():
+    rows = RNG.normal(size=(30, 12))
+    own = model_of(rows, n_nodes="auto")
+    chosen = own.attributes["_nodes_"]
+    with nodes_of_whole(chosen._replace(error=7.0, shifts=chosen.shifts[:-1] + 9.0)):
+        other = model_of(rows, n_nodes="auto")
+    assert other.attributes["node_error_"] == 7.0
+    np.testing.assert_array_equal(other.model.data.smoothing.shifts, chosen.shifts)
