@@ -1,37 +1,63 @@
 """P6: how the time of fitting and sampling grows with the number of points on a surface."""
 
 import time
-import warnings
+from copy import copy
+from dataclasses import replace
 
 import numpy as np
 from _common import full_requested, header, row, timed
 from _problems import engine_case, surface
-from sklearn.exceptions import ConvergenceWarning
+from _tables import load
 
 from skdiffsmooth import SmoothedScoreDiffusion
-from skdiffsmooth._engine.groups import _local_order
+from skdiffsmooth._diffusion.accuracy import _with_checked_merging
+from skdiffsmooth._diffusion.fitting import LEAST_MERGING
+from skdiffsmooth._engine.hierarchy import PointHierarchy
 
 N_CHECKED = 20
-# Points in a block of neighbours, whole groups of the engine.
-BLOCK = 128
-# Nodes, levels and steps do not follow from tol, so that only merging differs.
 FIXED = {"n_nodes": 64, "n_levels": 18, "n_steps": 18, "memory_limit": 2048}
+# The tolerance, in nats, of the bound of each level under the default `tol`.
+BOUND = 0.02
 
 
-def model(X, tolerance=None):
+def model(X):
     """Return the estimator, fitted, its bandwidth that of a two-dimensional set."""
     bandwidth = 0.5 * len(X) ** (-1 / 6)
-    tol = "auto" if tolerance is None else max(10 * tolerance, 1e-12)
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="tol=", category=ConvergenceWarning)
-        return SmoothedScoreDiffusion(bandwidth, 2 * bandwidth, tol=tol, **FIXED).fit(X)
+    return SmoothedScoreDiffusion(bandwidth, 2 * bandwidth, **FIXED).fit(X)
+
+
+def merged(fitted, tolerance):
+    """Return a copy of an estimator whose points are merged to a tolerance, with 0 not at all."""
+    other, data = copy(fitted), fitted.model_.data
+    points = data.hierarchy
+    cells = PointHierarchy.of(
+        points.points, points.weights, LEAST_MERGING * tolerance, points.finest
+    )
+    hierarchy = replace(cells, tolerance=tolerance)
+    other.model_ = replace(fitted.model_, source=replace(data, hierarchy=hierarchy))
+    return other
+
+
+def cpu_seconds(call, repeats=1):
+    """Return the least CPU time of a call, in seconds, and its result."""
+    times = []
+    for _ in range(repeats):
+        start = time.process_time()
+        found = call()
+        times.append(time.process_time() - start)
+    return min(times), found
+
+
+def cpu_milliseconds(call, n):
+    """Return the least CPU time of a call for one of its n rows, and its result."""
+    seconds, found = cpu_seconds(call, repeats=3)
+    return 1e3 * seconds / n, found
 
 
 def extrapolated_sampling(exact, n_samples, few=20, more=100):
     """Return the time of all samples, on the line through two smaller numbers of them."""
     first, second = (
-        timed(lambda n=n: exact.sample(n, random_state=0), repeats=1, warm_up=False)[0]
-        for n in (few, more)
+        cpu_seconds(lambda n=n: exact.sample(n, random_state=0))[0] for n in (few, more)
     )
     return first + (second - first) / (more - few) * (n_samples - few)
 
@@ -53,73 +79,91 @@ def merging_errors(full):
     """Print errors of log-densities by merging, for several tolerances."""
     n, n_queries = 20_000, 200 if full else 50
     X, queries = surface(n, noise=0), surface(n_queries, seed=1)
-    seconds, exact = timed(
-        lambda: model(X, tolerance=0).score_samples(queries), repeats=1, warm_up=False
-    )
+    fitted = model(X)
+    spent, exact = cpu_seconds(lambda: merged(fitted, 0.0).score_samples(queries))
     print(
         f"\nMerging: {n} points as above, score_samples of {n_queries} rows near them, in nats; without "
-        f"merging {seconds:.1f} s, fit included.\n"
+        f"merging {1e3 * spent / n_queries:.1f} ms of CPU a row. `fit` chooses "
+        f"{fitted.hierarchy_.tolerance:.3f}.\n"
     )
-    header("tolerance", "points left at the bandwidth", "time (s)", "mean error", "rms", "largest")
-    for tolerance in (0.005, 0.02, 0.08, 0.32):
-        merged = model(X, tolerance=tolerance)
-        spent, found = timed(
-            lambda t=tolerance: model(X, tolerance=t).score_samples(queries),
-            repeats=1,
-            warm_up=False,
-        )
-        left = len(merged.hierarchy_.at(merged.bandwidth_)[0])
-        error = found - exact
-        row(
-            tolerance,
-            left,
-            f"{spent:.1f}",
-            f"{error.mean():.0e}",
-            f"{np.sqrt(np.mean(error**2)):.0e}",
-            f"{np.abs(error).max():.0e}",
-        )
+    header("tolerance", "points left at the bandwidth", "time (ms)", "mean error", "rms", "largest")
+    for tolerance in (0.005, BOUND, 0.08, 0.32):
+        other = merged(fitted, tolerance)
+        spent, found = cpu_milliseconds(lambda m=other: m.score_samples(queries), n_queries)
+        left = len(other.hierarchy_.at(other.bandwidth_)[0])
+        row(tolerance, left, f"{spent:.1f}", *errors(found - exact))
 
 
-def single_queries(n=100_000, n_queries=50):
-    """Print S6: the time of a query of many rows, and how many of the points a query needs at all."""
-    X, queries = surface(n, noise=0), surface(n_queries, seed=1)
-    bandwidth = 0.5 * n ** (-1 / 6)
-    fitted = SmoothedScoreDiffusion(bandwidth, 2 * bandwidth, background=0.0).fit(X)
-    milliseconds, found = [], None
-    for call in (fitted.score_samples, lambda rows: fitted.sample(len(rows), random_state=0)):
-        start = time.process_time()
-        result = call(queries)
-        milliseconds.append(1e3 * (time.process_time() - start) / n_queries)
-        found = result if found is None else found
+def errors(differences):
+    """Return mean, root mean square and largest of differences, as text."""
+    largest = np.abs(differences).max()
+    return f"{differences.mean():+.4f}", f"{np.sqrt(np.mean(differences**2)):.4f}", f"{largest:.3f}"
+
+
+def curve(n, seed=0):
+    """Return n rows about a curve in space, in all directions 0.05 from it."""
+    rng = np.random.RandomState(seed)
+    t = rng.uniform(0, 9, size=n)
+    return np.column_stack([np.cos(t), np.sin(t), 0.3 * t]) + 0.05 * rng.normal(size=(n, 3))
+
+
+def clusters(n, seed=0):
+    """Return n rows of two Gaussian clusters in the plane."""
+    rng = np.random.RandomState(seed)
+    first = rng.normal(size=(n, 2)) @ np.array([[1.0, 0.5], [0.0, 0.6]])
+    second = 0.5 * rng.normal(size=(n, 2)) + [3.0, 0.0]
+    return np.where(rng.uniform(size=(n, 1)) < 0.4, second, first)
+
+
+def standardised(name, n_queries):
+    """Return all rows but some of a table, and those, in standard deviations of its columns."""
+    X = load(name)
+    X = (X - X.mean(axis=0)) / X.std(axis=0)
+    return X[:-n_queries], X[-n_queries:]
+
+
+def single_queries(n=100_000, n_queries=100):
+    """Print S6: the time of a log-density and a draw among many rows, and the errors of merging."""
+    cases = {
+        "surface in R^8": (surface(n, noise=0), surface(n_queries, 1, noise=0), 0.073),
+        "with noise of 0.02": (surface(n), surface(n_queries, 1), 0.073),
+        "curve with noise of 0.05": (curve(n), curve(n_queries, 1), 0.05),
+        "two clusters in the plane": (clusters(n), clusters(n_queries, 1), 0.1),
+        "weather": (*standardised("weather", n_queries), 0.1),
+        "storms": (*standardised("storms", n_queries), 0.1),
+    }
     print(
-        f"\nS6: {n} points, one of {n_queries} log-densities {milliseconds[0]:.1f} ms of CPU, one draw "
-        f"{milliseconds[1]:.1f} ms; mean log-density {found.mean():.4f}, error_ {fitted.error_:.3f}. "
-        "Points whose weight is above 1e-8 of the largest, the mean of 10 queries, and those in "
-        f"blocks of {BLOCK} neighbours that hold one:\n"
+        f"\nS6: one of {n_queries} log-densities and draws, in milliseconds of CPU, sigma twice the "
+        "bandwidth. First line of each: merged as far as the bound of each level allows; second: as "
+        "`fit` chooses, which takes *check* seconds. Errors against no merging, in nats.\n"
     )
-    header("level", "points, merged", "in blocks", "for any node of a query", "for one node")
-    rng = np.random.RandomState(0)
-    levels, rows = fitted.noise_levels_, fitted.model_.embedding.split(queries)[0][:10]
-    totals = np.zeros(4)
-    for level in range(levels.n_levels):
-        scale = levels.start(level)
-        points, _ = fitted.hierarchy_.at(scale)
-        offsets, _ = fitted.kernel_.nodes(level)
-        # Without the last few points, which fill no block.
-        blocks = _local_order(points[: len(points) // BLOCK * BLOCK]).reshape(-1, BLOCK)
-        counts = []
-        for x in rows + scale * rng.normal(size=rows.shape):
-            half_squares = ((x + offsets)[:, None] - points) ** 2 / (2 * scale**2)
-            exponents = half_squares.sum(axis=2)
-            near = exponents < exponents.min(axis=1, keepdims=True) + np.log(1e8)
-            needed = near.any(axis=0)
-            in_blocks = BLOCK * needed[blocks].any(axis=1).sum()
-            counts.append((in_blocks, needed.sum(), near.sum(axis=1).mean()))
-        found = [len(points), *np.mean(counts, axis=0)]
-        totals += found
-        if level % 5 == 0:
-            row(level, *(f"{count:.0f}" for count in found))
-    row("sum of all levels", *(f"{count:.0f}" for count in totals))
+    header(
+        "data",
+        "N",
+        "bandwidth",
+        "tolerance",
+        "check",
+        "log-density",
+        "draw",
+        "mean",
+        "rms",
+        "largest",
+    )
+    for name, (X, queries, bandwidth) in cases.items():
+        fitted = SmoothedScoreDiffusion(bandwidth, 2 * bandwidth, background=0.0).fit(X)
+        plain = merged(fitted, BOUND)
+        checking, _ = cpu_seconds(lambda f=plain: _with_checked_merging(f.model_, f._resources()))
+        exact = merged(fitted, 0.0).score_samples(queries)
+        for other, seconds in ((plain, ""), (fitted, f"{checking:.1f}")):
+            spent, found = cpu_milliseconds(
+                lambda m=other, q=queries: m.score_samples(q), n_queries
+            )
+            draw, _ = cpu_milliseconds(
+                lambda m=other: m.sample(n_queries, random_state=0), n_queries
+            )
+            tolerance = f"{other.hierarchy_.tolerance:.3f}"
+            times = f"{spent:.2f}", f"{draw:.2f}"
+            row(name, len(X), bandwidth, tolerance, seconds, *times, *errors(found - exact))
 
 
 def rates():
@@ -143,7 +187,7 @@ def run(full=False):
     largest_checked = 100_000 if full else 30_000
     print(
         f"P6, scaling: fit, then {n_samples} samples, of a surface in R^8; bandwidth "
-        "0.5 N^(-1/6), sigma twice that, memory_limit 2048. Rival: tolerance=0, extrapolated from "
+        "0.5 N^(-1/6), sigma twice that, memory_limit 2048; CPU seconds. Rival: no merging, from "
         f"20 and 100 samples. Errors against it, the largest of {N_CHECKED} queries: of the score "
         "times the noise scale, at five noise levels, and of score_samples in nats.\n"
     )
@@ -151,7 +195,7 @@ def run(full=False):
         "N",
         "fit (s)",
         "sample (s)",
-        "tolerance=0 (s, extrapolated)",
+        "no merging (s, extrapolated)",
         "ratio",
         "error of score",
         "error of score_samples",
@@ -159,20 +203,16 @@ def run(full=False):
     seconds = []
     for n in sizes:
         X, queries = surface(n, noise=0), surface(N_CHECKED, seed=1)
-        fitting, merged = timed(lambda X=X: model(X), repeats=1, warm_up=False)
-        sampling, _ = timed(
-            lambda m=merged: m.sample(n_samples, random_state=0),
-            repeats=1,
-            warm_up=False,
-        )
+        fitting, fitted = cpu_seconds(lambda X=X: model(X))
+        sampling, _ = cpu_seconds(lambda m=fitted: m.sample(n_samples, random_state=0))
         seconds.append(fitting + sampling)
         rival = ratio = score = density = "not run"
         if n <= largest_checked:
-            exact = model(X, tolerance=0)
+            exact = merged(fitted, 0.0)
             theirs = extrapolated_sampling(exact, n_samples)
-            change = merged.score_samples(queries) - exact.score_samples(queries)
+            change = fitted.score_samples(queries) - exact.score_samples(queries)
             rival, ratio = f"{theirs:.0f}", f"{theirs / sampling:.1f}x"
-            score = f"{score_error(merged, exact, queries):.0e}"
+            score = f"{score_error(fitted, exact, queries):.0e}"
             density = f"{np.abs(change).max():.0e}"
         row(n, f"{fitting:.2f}", f"{sampling:.2f}", rival, ratio, score, density)
     exponent = np.polyfit(np.log(sizes), np.log(seconds), 1)[0]

@@ -747,3 +747,294 @@ def test_all_rows_are_scored_after_256_of_them(n_points, is_screening, monkeypat
 def test_a_rule_of_thumb_refuses_one_nan(rule):
     with pytest.raises(ValueError, match=r"points of shape \(3, 2\) are not a finite array"):
         rule(np.array([[0.0, 1.0], [1.0, np.nan], [2.0, 3.0]]), np.full(3, 1 / 3))
+
+
+# ------------------------------------------------------------------------------ at thresholds
+
+
+@pytest.mark.parametrize(
+    "weights",
+    [[0.5, 0.5], [[0.3, 0.3, 0.4]], [0.5, 0.6, -0.1], [0.5, 0.5, np.nan], [np.inf, 0.5, 0.5]],
+)
+@pytest.mark.parametrize("rule", [scott, silverman])
+def test_a_rule_of_thumb_refuses_weights(rule, weights):
+    with pytest.raises(ValueError, match=r"weights of shape .* are not 3 finite numbers >= 0"):
+        rule(np.array([[0.0], [1.0], [3.0]]), np.array(weights))
+
+
+@pytest.mark.parametrize("points", [[1.0, 2.0], [[]], [[np.inf], [1.0]]])
+def test_a_rule_of_thumb_refuses_points(points):
+    with pytest.raises(ValueError, match=r"points of shape .* are not a finite array"):
+        scott(np.array(points), np.full(2, 0.5))
+
+
+def test_rules_of_thumb_by_their_formulas():
+    points, weights = np.array([[0.0, 5.0], [1.0, 4.0], [4.0, 9.0]]), np.array([0.2, 0.3, 0.5])
+    mean = weights @ points
+    std = np.sqrt(weights @ (points - mean) ** 2 / (1 - np.sum(weights**2)))
+    n = 1 / np.sum(weights**2)
+    np.testing.assert_allclose(scott(points, weights), std * n ** (-1 / 6), rtol=1e-13)
+    np.testing.assert_allclose(silverman(points, weights), std * n ** (-1 / 6), rtol=1e-13)
+    one, std = points[:, :1], std[:1]
+    np.testing.assert_allclose(scott(one, weights), std * n ** (-1 / 5), rtol=1e-13)
+    np.testing.assert_allclose(silverman(one, weights), std * (3 * n / 4) ** (-1 / 5), rtol=1e-13)
+    with pytest.raises(ValueError, match="two distinct rows, got n_samples = 1"):
+        scott(points[:1], np.ones(1))
+    with pytest.raises(ValueError, match=r"is zero in the constant columns \[1\]"):
+        scott(np.array([[0.0, 0.3], [1.0, 0.1 + 0.2]]), np.full(2, 0.5))
+
+
+def test_queries_are_taken_by_their_distance():
+    """The lengths are 0, sqrt 2, 1.3 and 2."""
+    x = np.array([[1.0, 1.0], [0.0, 0.0], [1.3, 0.0], [0.0, -2.0]])
+    taken = Queries(x, np.arange(4), np.full(4, 0.25)).evenly(2)
+    np.testing.assert_array_equal(taken.exclude, [2, 3])
+
+
+@pytest.mark.parametrize("periods", [None, [0.0, 7.0], [9.0, 7.0]])
+@pytest.mark.parametrize("at_points", [True, False])
+def test_brackets_against_loops(periods, at_points):
+    rng = np.random.default_rng(3)
+    points, weights = rng.uniform(0, 7, (6, 2)), rng.dirichlet(np.ones(6))
+    queries = None
+    if not at_points:
+        queries = Queries(points[[0, 0, 4]] + 0.2, np.array([0, 0, 4]), np.array([0.2, 0.3, 0.5]))
+    x, exclude, of_queries = Queries.at_points(points, weights) if at_points else queries
+    lower = upper = 0.0
+    is_linear = [not (periods and periods[k]) for k in range(2)]
+    for i in range(len(x)):
+        squares = []
+        for j in range(6):
+            gaps = np.abs(x[i] - points[j])
+            turns = [
+                gap if is_linear[k] else min(gap, periods[k] - gap) for k, gap in enumerate(gaps)
+            ]
+            squares.append(np.sum(np.square(turns)) if j != exclude[i] else np.inf)
+        lower += of_queries[i] * min(squares) / 2
+        others = [j for j in range(6) if periods or j != exclude[i]]
+        to_others = sum(weights[j] * np.sum((x[i] - points[j])[is_linear] ** 2) for j in others)
+        upper += of_queries[i] * to_others / (1 - weights[exclude[i]])
+    if periods:
+        upper = (upper + np.sum(np.square(periods)) / 4) / max(sum(is_linear), 1)
+    else:
+        upper /= 2
+    of_columns = None if periods is None else np.array(periods)
+    found = bandwidth.stationary_bracket(points, weights, queries, of_columns)
+    expected = (math.sqrt(lower), math.sqrt(upper) if any(is_linear) else max(periods))
+    np.testing.assert_allclose(found, expected, rtol=1e-12)
+    distances, index = bandwidth._nearest_two(points, x, of_columns)
+    assert distances.shape == index.shape == (len(x), 2)
+
+
+def test_single_points_have_no_others():
+    for call in (
+        bandwidth.nearest_distances,
+        lambda points: bandwidth.stationary_bracket(points, 1),
+    ):
+        with pytest.raises(ValueError, match="two distinct rows, got n_samples = 1"):
+            call(np.zeros((1, 2)))
+
+
+def test_draws_at_exactly_a_third_do_not_warn():
+    points = 3.0 * np.arange(20)[:, None]
+    weights = np.where(np.arange(20) < 9, 2.0**-5, 1.5 * 2.0**-5)  # the median is 1.5 of the least
+    with warnings.catch_warnings(record=True) as found:
+        warnings.simplefilter("always")
+        bandwidth.warn_of_copies("bandwidth", 1.0, points, weights)
+        assert not found
+        bandwidth.warn_of_copies("bandwidth", np.nextafter(1.0, 0), points, weights)
+    assert len(found) == 1
+
+
+@pytest.mark.parametrize(("n_points", "sizes"), [(4096, [4096]), (4097, [2049, 2048])])
+def test_copies_are_sought_among_4096_rows_at_once(n_points, sizes, monkeypatch):
+    seen = []
+    original = bandwidth._squared_distances
+
+    def squared_distances(x, points, periods):
+        seen.append((len(x), len(points)))
+        return original(x, points, periods)
+
+    monkeypatch.setattr(bandwidth, "_squared_distances", squared_distances)
+    points, weights = np.arange(float(n_points))[:, None], np.full(n_points, 1 / n_points)
+    with pytest.warns(UserWarning, match="near-copies"):
+        bandwidth.warn_of_copies("bandwidth", 0.1, points, weights)
+    assert seen == [(64, size) for size in sizes]
+
+
+def test_brackets_too_narrow_to_search():
+    def fail(h):
+        raise AssertionError
+
+    assert maximize_leave_one_out(fail, 1.0, 1.001) == 1.0
+    assert maximize_leave_one_out(fail, 2.0, 1.0) == 2.0
+
+
+@pytest.mark.parametrize(("top", "ends"), [(0, (0, 1)), (5, (4, 6)), (11, (10, 11))])
+def test_the_search_is_between_the_neighbours_of_the_best_of_the_grid(top, ends, monkeypatch):
+    asked = {}
+    original = bandwidth.minimize_scalar
+
+    def minimize_scalar(function, **options):
+        asked.update(options)
+        return original(function, **options)
+
+    monkeypatch.setattr(bandwidth, "minimize_scalar", minimize_scalar)
+    grid = np.geomspace(0.5, 8.0, 12)
+    for options, precision in (({}, 1e-3), ({"precision": 0.3}, 0.3)):
+        maximize_leave_one_out(counted_parabola(grid[top], []), 0.5, 8.0, **options)
+        np.testing.assert_allclose(asked["bounds"], np.log(grid[list(ends)]), atol=1e-12)
+        assert asked["options"]["xatol"] == precision
+        assert asked["method"] == "bounded"
+
+
+def test_flat_likelihoods_and_jumps():
+    """The last bandwidth of the search counts where it is as good as the grid, and not where worse."""
+    flat = maximize_leave_one_out(lambda h: 0.0, 0.5, 8.0)
+    assert 0.5 < flat < np.geomspace(0.5, 8.0, 12)[1]
+    assert maximize_near(lambda h: 0.0, 3.0, 0.5, 8.0) == flat
+    top = float(np.geomspace(0.5, 8.0, 12)[4])
+    assert maximize_leave_one_out(lambda h: float(abs(h - top) < 1e-12), 0.5, 8.0) == top
+
+
+def searched(monkeypatch, points, weights, codimension=0, memory_limit=64.0, **options):
+    """Return the steps of a search: which function, its likelihood at two bandwidths, its arguments."""
+    steps, sizes = [], []
+
+    def search(name):
+        def of(log_likelihood, *args):
+            steps.append((name, log_likelihood(1.0), log_likelihood(2.0), *args))
+            return 0.75
+
+        return of
+
+    class Counted:
+        def __init__(self, total, task=""):
+            self.total, self.size = total, 1.0
+
+        def __enter__(self):
+            sizes.append(self.total)
+            return self
+
+        def __exit__(self, *error):
+            pass
+
+        def __call__(self):
+            sizes.append(self.size)
+
+        def __setattr__(self, name, value):
+            self.__dict__[name] = value
+            if name == "size" and value != 1.0:
+                sizes.append(f"size {value}")
+
+    monkeypatch.setattr(bandwidth, "maximize_leave_one_out", search("all"))
+    monkeypatch.setattr(bandwidth, "maximize_near", search("near"))
+    monkeypatch.setattr(bandwidth, "counted", Counted)
+    found = gaussian_leave_one_out(points, weights, codimension, DOUBLE, memory_limit, **options)
+    assert found == 0.75
+    return steps, sizes
+
+
+@pytest.mark.parametrize("codimension", [0, 3])
+def test_dimensions_without_distances_lower_bounds_and_likelihoods(codimension, monkeypatch):
+    points, weights = np.array([[0.0], [1.0], [3.0]]), np.array([0.2, 0.3, 0.5])
+    lower, upper = bandwidth.stationary_bracket(points, weights)
+    queries = Queries.at_points(points, weights)
+    plain = bandwidth._log_likelihood_by_distances(points, weights, queries, None)
+    steps, sizes = searched(monkeypatch, points, weights, codimension)
+    ((name, at_one, at_two, *bounds, precision),) = steps
+    assert (name, precision) == ("all", 1e-3)
+    assert at_one == pytest.approx(plain(1.0))
+    assert at_two == pytest.approx(plain(2.0) - codimension * math.log(2))
+    np.testing.assert_allclose(bounds, np.array([lower, upper]) / math.sqrt(1 + codimension))
+    assert sizes == [3, "size 3", 3]
+
+
+def test_steps_of_a_search(monkeypatch):
+    points = np.random.default_rng(0).normal(size=(300, 1))
+    weights = np.full(300, 1 / 300)
+    bounds = bandwidth.stationary_bracket(points, weights)
+    steps, sizes = searched(monkeypatch, points, weights)
+    assert [(step[0], step[3:]) for step in steps] == [
+        ("all", (*bounds, 1e-3)),
+        ("near", (0.75, *bounds)),
+    ]
+    assert sizes == [300, "size 256", 256, "size 44"]
+    steps, _ = searched(monkeypatch, points, weights, near=0.5)
+    assert [step[3:] for step in steps] == [(0.5, *bounds), (0.75, *bounds)]
+    steps, _ = searched(monkeypatch, points, weights, is_screening=True)
+    assert [step[3:] for step in steps] == [(*bounds, 1e-2)]
+
+
+@pytest.mark.parametrize("periods", [[0.0, 9.0], [8.0, 9.0]])
+def test_distances_on_circles_are_kept_where_they_fit(periods, monkeypatch):
+    """Distances, differences on each circle, and five arrays of their size."""
+    kept = []
+    original = bandwidth._log_likelihood_by_distances
+    monkeypatch.setattr(
+        bandwidth, "_log_likelihood_by_distances", lambda *args: kept.append(1) or original(*args)
+    )
+    points = np.random.default_rng(0).uniform(0, 8, size=(40, 2))
+    weights, of_columns = np.full(40, 1 / 40), np.array(periods)
+    fits = 8 * (5 + np.count_nonzero(of_columns)) * 40 * 40 / 2**20
+    for limit, is_kept in ((fits, True), (0.999 * fits, False)):
+        kept.clear()
+        searched(monkeypatch, points, weights, memory_limit=limit, periods=of_columns)
+        assert bool(kept) == is_kept
+
+
+@pytest.mark.parametrize(("n_points", "is_held_out"), [(20_000, False), (20_001, True)])
+def test_many_points_are_held_out(n_points, is_held_out, monkeypatch):
+    asked = []
+
+    def held_out(points, weights, finest, *args):
+        asked.append(finest)
+
+        def of(queries):
+            asked.append(queries)
+            return lambda h: 0.0
+
+        return of
+
+    monkeypatch.setattr(bandwidth, "_held_out_log_likelihood", held_out)
+    monkeypatch.setattr(
+        bandwidth, "_leave_one_out_log_likelihood", lambda *args: lambda queries: lambda h: 0.0
+    )
+    points = np.sort(np.random.default_rng(0).normal(size=(n_points, 1)), axis=0)
+    weights = np.random.default_rng(1).dirichlet(np.ones(n_points))
+    steps, _ = searched(monkeypatch, points, weights)
+    assert bool(asked) == is_held_out
+    if is_held_out:
+        finest, few, scored = asked
+        assert finest == steps[0][3]
+        assert (len(few.x), len(scored.x)) == (256, 4000)
+        held = bandwidth._held_out(n_points)
+        np.testing.assert_array_equal(scored.exclude, held)
+        np.testing.assert_array_equal(scored.x, points[held])
+        np.testing.assert_allclose(scored.weights, weights[held] / weights[held].sum())
+
+
+def test_points_that_are_merged_for_held_out_ones(monkeypatch):
+    made = []
+
+    class Hierarchy:
+        @staticmethod
+        def of(*args):
+            made.extend(args)
+
+    monkeypatch.setattr(bandwidth, "PointHierarchy", Hierarchy)
+    points, weights = np.arange(5000.0)[:, None], np.full(5000, 1 / 5000)
+    bandwidth._held_out_log_likelihood(points, weights, 0.25, DOUBLE, 1.0, None)
+    np.testing.assert_array_equal(made[0], np.delete(points, bandwidth._held_out(5000), axis=0))
+    np.testing.assert_allclose(made[1], np.full(1000, 1e-3))
+    assert made[2:] == [0.05, 0.25]
+
+
+def test_narrow_kernels_on_circles_do_not_underflow():
+    points, weights = np.array([[0.0, 1.0], [1.0, 1.0], [3.0, 1.0]]), np.full(3, 1 / 3)
+    likelihood = bandwidth._log_likelihood_by_distances(
+        points[:, ::-1], weights, Queries.at_points(points[:, ::-1], weights), np.array([0.0, 10.0])
+    )
+    h = 1e-3
+    expected = -(1 + 1 + 4) / (6 * h**2) - math.log(2 * h**2 * 2 * math.pi)
+    assert likelihood(h) == pytest.approx(expected, rel=1e-12)

@@ -10,14 +10,18 @@ from sklearn.exceptions import ConvergenceWarning
 
 from .._utils.warnings import warn_user
 from ..kernels._node_error import checked_rows
-from ..solvers import ODESolver
-from .fitting import FittedModel, make_model
+from ..solvers import Multistep, ODESolver
+from .fitting import LEAST_MERGING, FittedModel, make_model
 from .geometry import Geometry
 from .model import DiffusionModel
 from .settings import DEFAULT_TOL, PART_OF_STEPS, ParsedParameters, Resources, Sigma
 
 # Most levels and steps, in multiples of those of tol="auto".
 _MOST_REFINEMENT = 16.0
+# The tolerance of merging is `LEAST_MERGING` to `_MOST_MERGING` times that of the bound of a level: so
+# large that at `_N_MERGING` rows log-densities change by at most that bound (the root mean square), and
+# their mean by at most `_MERGING_OF_MEAN` of it.
+_MOST_MERGING, _N_MERGING, _MERGING_OF_MEAN = 8.0, 64, 0.125
 
 
 def make_accurate_model(
@@ -26,8 +30,17 @@ def make_accurate_model(
     """Return the model for given scales, refined until its estimated error is at most `tol`, if given.
 
     Numbers of nodes, levels and steps that were given are kept. A warning is issued if the error stays
-    larger, with its value, or if it cannot be estimated.
+    larger, with its value, or if it cannot be estimated. Many points are merged as far as log-densities
+    allow.
     """
+    model, attributes = _refined_model(geometry, parsed, bandwidth, sigma, background)
+    return FittedModel(_with_checked_merging(model, parsed.resources), attributes)
+
+
+def _refined_model(
+    geometry: Geometry, parsed: ParsedParameters, bandwidth: float, sigma: Sigma, background: float
+) -> FittedModel:
+    """Return the model, with points merged as far as the bound of each level allows."""
     if parsed.tol is None:
         fitted = make_model(geometry, parsed, bandwidth, sigma, background)
         # Levels have different numbers of steps only where sigma is many bandwidths.
@@ -62,6 +75,36 @@ def _enough_refinement(
         # The factor for this error by the order of the solver, with a margin since it is an estimate.
         factor = 1.2 * (error / largest) ** (1 / model.solver.order)
         refinement = min(_MOST_REFINEMENT, refinement * max(1.25, factor))
+
+
+def _with_checked_merging(model: DiffusionModel, resources: Resources) -> DiffusionModel:
+    """Return the model with points merged as far as the errors of log-densities allow.
+
+    Errors of cells have both signs, so those of log-densities are mostly far below the bound of a
+    level. But where noise is about as wide as the kernel, cells make the rows narrower at all queries
+    alike. Errors are measured with the largest tolerance at training rows, which are as near to the
+    others as held-out rows are, and taken to be proportional to the tolerance.
+    """
+    hierarchy = model.data.hierarchy
+    if not hierarchy.tolerance or not model.source.has_divergence:
+        return model
+
+    def merged(model: DiffusionModel, factor: float) -> DiffusionModel:
+        coarser = replace(hierarchy, tolerance=factor * hierarchy.tolerance)
+        return replace(model, source=replace(model.data, hierarchy=coarser))
+
+    rows, _ = checked_rows(model.data.schedule(resources), _N_MERGING)
+    # One evaluation a level, with alike errors in both. Where these steps are far too long, paths part,
+    # and the difference is too large.
+    steps = (1,) * model.levels.n_levels
+    quick = replace(model, solver=Multistep(), steps_of_levels=steps, tol=None)
+    finer = quick.log_density_in_hull(rows, resources)
+    coarser = merged(quick, _MOST_MERGING).log_density_in_hull(rows, resources)
+    errors = (coarser - finer) / ((_MOST_MERGING - 1) * hierarchy.tolerance)
+    largest = max(float(np.sqrt(np.mean(errors**2))), abs(float(errors.mean())) / _MERGING_OF_MEAN)
+    if not largest > 0:  # NaN, or nothing is merged
+        return model
+    return merged(model, min(_MOST_MERGING, max(LEAST_MERGING, 1 / largest)))
 
 
 def _solver_error(model: DiffusionModel, resources: Resources) -> float:

@@ -50,6 +50,8 @@ _REFINEMENT_OVER_MIXTURES, _MORE_NODES, _MOST_DIMENSIONS = 2, 8, 10
 # Most dimensions in which nodes are `gaussian_frames`, without a base; above ten dimensions, the mean
 # error of the divergences over rows is then corrected.
 _MOST_FRAMES = 64
+# Cells are made for this part of the tolerance of merging, which may be lowered afterwards.
+LEAST_MERGING = 0.5
 # Most rows with which candidates are compared and tails chosen.
 MOST_ROWS = 2000
 
@@ -129,7 +131,10 @@ def make_model(
     is_smoothed = bool(scales.any())
     # Points for candidates, which are few, are not merged.
     tolerance = 0.0 if is_candidate else _tolerance(geometry, parsed, is_smoothed=is_smoothed)
-    hierarchy = PointHierarchy.of(geometry.coordinates, data.weights, tolerance, bandwidth)
+    hierarchy = PointHierarchy.of(
+        geometry.coordinates, data.weights, LEAST_MERGING * tolerance, bandwidth
+    )
+    hierarchy = replace(hierarchy, tolerance=tolerance)
 
     def source_of(rule: NodeRule) -> NoisedData:
         return NoisedData(

@@ -286,6 +286,10 @@ class DiffusionModel:
             residual, self.bandwidth
         ), error
 
+    def log_density_in_hull(self, queries: np.ndarray, resources: Resources) -> np.ndarray:
+        """Return log-densities (n,) of rows (n, r) in the hull under the flow alone."""
+        return self._follow_up(queries, resources=resources, with_error=False)[:, 0]
+
     def solver_errors(self, queries: np.ndarray, resources: Resources) -> np.ndarray:
         """Return the estimated errors (n,) of the solver, in nats, for rows (n, r) in the hull."""
         return self._follow_up(queries, resources=resources, with_error=True)[:, 1]

@@ -243,7 +243,7 @@ def _lattice(values: np.ndarray, noise: float) -> float:
     steps = np.diff(values)
     extent = float(values[-1] - values[0])
     unit = float(steps.min())
-    while unit >= _FINEST * extent and unit > 2 * noise:
+    while unit >= _FINEST * extent:
         multiples = np.round(steps / unit)
         # The sum of all steps of at most 100 units gives the unit more precisely than one remainder.
         few = (multiples <= 100) & (np.abs(steps - unit * multiples) < _REMAINDER * unit)

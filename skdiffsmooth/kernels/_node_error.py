@@ -32,14 +32,14 @@ _N_LEVELS = 8
 _N_CORRECTING, _MORE_NODES = 64, 6
 
 
-def checked_rows(schedule: ScoreSchedule) -> tuple[np.ndarray, np.ndarray]:
+def checked_rows(schedule: ScoreSchedule, n_rows: int = _N_ROWS) -> tuple[np.ndarray, np.ndarray]:
     """Return rows (n, r), evenly spaced in order of the widest coordinate, and normal noise for them.
 
     Thin components of a base contain the rows that they were fitted to, but not new rows. So with a base
     the rows are moved in random directions, by about the distance from the nearest other row.
     """
     points = schedule.shards.first(schedule.hierarchy.points)
-    rows = points[_evenly(points, _N_ROWS)]
+    rows = points[_evenly(points, n_rows)]
     rng = np.random.default_rng(0)
     noise = rng.standard_normal(rows.shape)
     if schedule.base is not None and len(points) > 1:

@@ -215,7 +215,7 @@ def _area_under_curve(small: np.ndarray, large: np.ndarray) -> tuple[float, floa
     """Return P(a < b) + P(a = b) / 2 for a of `small` (m,), b of `large` (k,), and DeLong's error."""
     m, k = len(small), len(large)
     ranks = rankdata(np.concatenate([small, large]))
-    # For each b the fraction of smaller a, and for each a the fraction of larger b; ties count half.
+    # For each b the fraction of smaller a, and for each a that of smaller b; ties count half.
     below = (ranks[m:] - rankdata(large)) / m
-    above = 1 - (ranks[:m] - rankdata(small)) / k
-    return float(below.mean()), float(np.sqrt(above.var(ddof=1) / m + below.var(ddof=1) / k))
+    smaller = (ranks[:m] - rankdata(small)) / k
+    return float(below.mean()), float(np.sqrt(smaller.var(ddof=1) / m + below.var(ddof=1) / k))

@@ -184,10 +184,10 @@ class MixedDensity:
         return np.concatenate(source), np.concatenate(levels), left
 
     def _combinations_of(self, levels: np.ndarray, matter: np.ndarray) -> tuple[np.ndarray, float]:
-        """Return the likeliest ways (m, q) to fill missing levels at `matter`, and the log-mass lost.
+        """Return the likeliest ways (m, q) to fill missing levels at `matter`, and -log of their mass.
 
-        That mass is of the levels alone. It is no bound of what the log-density of a row loses, since
-        its values can favour combinations that are omitted.
+        That mass is of the levels alone, and the values of a row can favour combinations that are
+        omitted: see `TableDensity.score_samples` for what follows from it.
         """
         combinations, left = levels[None], 0.0
         for k in matter[levels[matter] < 0]:

@@ -16,7 +16,7 @@ from .._utils.progress import reports_fit
 from .._utils.rows import check_sample_weight
 from .._utils.validation import check_choice, check_flag
 from .._utils.warnings import warn_user
-from ..compose._members import check_member, takes_weights
+from ..compose._members import check_member, check_takes_weights
 from ._columns import EncodedTable, TableColumns
 from ._density import MixedDensity
 from ._fitting import fit_mixed
@@ -206,11 +206,8 @@ class TableDensity(TakesTables, DensityEstimatorMixin, BaseEstimator):
         columns = self._columns_of(X, sample_weight)
         rows = columns.encode(X)
         weights = check_sample_weight(sample_weight, len(rows))
-        if sample_weight is not None and not takes_weights(density):
-            raise TypeError(
-                f"density of type {type(density).__name__} takes no sample_weight. Use a density "
-                "that does, or repeat rows instead of weighting them."
-            )
+        if sample_weight is not None:
+            check_takes_weights("density", density)
         has_cells = (rows.levels >= 0).any(axis=1) | ~np.isnan(rows.values).all(axis=1)
         kept = has_cells & (weights > 0)
         fitted = fit_mixed(columns, rows.take(kept), weights[kept], density)
@@ -306,6 +303,13 @@ class TableDensity(TakesTables, DensityEstimatorMixin, BaseEstimator):
         -----
         UserWarning
             If an error exceeds a quarter of a nat, or if given levels are in no training row.
+
+        Notes
+        -----
+        Of more than 64 combinations of missing levels the likeliest are summed. With p the probability
+        of the others given the known levels, the error has the term -log(1 - p). The omitted fraction
+        of a row's density has the mean p over rows drawn from the density, so that a log-density is
+        too small by more than t nats with a probability of at most p / (1 - exp(-t)).
         """
         check_is_fitted(self)
         with_error = check_flag("return_error", return_error)
@@ -448,5 +452,6 @@ def _warn_of_errors(error: np.ndarray, largest: float = _LARGE_ERROR) -> None:
         warn_user(
             f"the estimated error of {is_large.sum()} of {len(error)} log-densities is large, up to "
             f"{error.max():.2g} nats: the density varies within the cells of integers and rounded "
-            "columns. Pass return_error=True for all errors."
+            "columns, or more than 64 combinations of missing levels have large probabilities. Pass "
+            "return_error=True for all errors."
         )

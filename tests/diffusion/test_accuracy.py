@@ -5,11 +5,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from likelihood_problems import geometry_of, parsed
 from sklearn.datasets import make_moons
 from sklearn.exceptions import ConvergenceWarning
 
 from skdiffsmooth import ManifoldAdaptedDiffusion, SmoothedScoreDiffusion
-from skdiffsmooth._diffusion import settings
+from skdiffsmooth._diffusion import accuracy, settings
+from skdiffsmooth._diffusion.fitting import make_model
+from skdiffsmooth._diffusion.model import DiffusionModel
 from skdiffsmooth.kernels._node_error import _evenly
 from skdiffsmooth.manifolds import PointCloud
 from skdiffsmooth.solvers import Adaptive, Heun, Multistep
@@ -20,6 +23,10 @@ NEAR = make_moons(40, noise=0.1, random_state=1)[0]
 FAR = np.stack(np.meshgrid(*[np.linspace(-4, 4, 9)] * 2), axis=-1).reshape(-1, 2)
 BALL = np.random.RandomState(0).normal(size=(2, 60, 4))
 WIDE = np.random.RandomState(0).normal(size=(2, 60, 12))
+
+PARSED = parsed(n_nodes=8)
+GEOMETRY = geometry_of(MOONS, settings=PARSED)
+MOONS_IN_HULL = GEOMETRY.coordinates
 
 
 def moons(**params):
@@ -149,11 +156,131 @@ def test_where_there_are_no_log_densities_tol_cannot_be_checked(model):
 
 def test_tol_decides_how_far_points_are_merged(monkeypatch):
     monkeypatch.setattr(settings, "_LARGEST_EXACT", 79)
+    monkeypatch.setattr(accuracy, "_with_checked_merging", lambda model, resources: model)
     assert moons().hierarchy_.tolerance == pytest.approx(0.02)
     model = moons(tol=0.1)
     assert model.hierarchy_.tolerance == pytest.approx(0.01)
     assert 0.01 < model.error_ <= 0.1
     assert SmoothedScoreDiffusion(0.2, 0.0).fit(MOONS).hierarchy_.tolerance == 0
+
+
+# ------------------------------------------------------------------------------------ merged points
+
+SIGNS = np.resize([1.0, -1.0], 64)
+
+
+@pytest.mark.parametrize(
+    ("errors", "expected"),
+    [
+        # Errors of log-densities for each unit of the tolerance. Their root mean square is at most one,
+        # the absolute value of their mean at most an eighth.
+        (0.5 * SIGNS, 2.0),
+        (0.99 * SIGNS, 1 / 0.99),
+        (1.25 * SIGNS, 0.8),
+        (1.9 * SIGNS, 1 / 1.9),
+        (2.1 * SIGNS, 0.5),
+        (SIGNS / 7.9, 7.9),
+        (SIGNS / 8.1, 8.0),
+        (np.full(64, 0.0625), 2.0),
+        (np.full(64, -0.0625), 2.0),
+        (np.full(64, 0.2), 0.625),
+        (np.full(64, -1.0), 0.5),
+        (0.25 * SIGNS + 0.05, 2.5),
+        (np.zeros(64), 1.0),
+        (np.where(SIGNS > 0, 0.1, np.nan), 1.0),
+    ],
+)
+def test_points_are_merged_as_far_as_log_densities_allow(errors, expected, monkeypatch):
+    monkeypatch.setattr(settings, "_LARGEST_EXACT", 79)
+    seen = []
+
+    def log_density(model, rows, resources):
+        tolerance = round(model.data.hierarchy.tolerance, 12)
+        seen.append((tolerance, model.solver, model.n_steps, model.tol))
+        assert all((row == MOONS_IN_HULL).all(axis=1).any() for row in rows)
+        return 3.0 + model.data.hierarchy.tolerance * errors
+
+    model, resources = make_model(GEOMETRY, PARSED, 0.3, 0.3).model, PARSED.resources
+    monkeypatch.setattr(DiffusionModel, "log_density_in_hull", log_density)
+    found = accuracy._with_checked_merging(model, resources)
+    assert found.data.hierarchy.tolerance == pytest.approx(0.02 * expected)
+    quick = (Multistep(), model.levels.n_levels, None)
+    assert seen == [(0.02, *quick), (0.16, *quick)]
+    # Nothing else changes.
+    assert (found.solver, found.steps_of_levels, found.tol) == (
+        model.solver,
+        model.steps_of_levels,
+        model.tol,
+    )
+    assert found.data.hierarchy.centroids is model.data.hierarchy.centroids
+
+
+@pytest.mark.parametrize("factor", [0.5, 0.6, 1.0, 8.0])
+def test_cells_hold_all_points_at_each_tolerance(factor, monkeypatch):
+    """Weights sum to one and means are the same, at the bandwidth and above."""
+    monkeypatch.setattr(settings, "_LARGEST_EXACT", 79)
+    # So close that they are merged at the bandwidth.
+    rows = np.vstack(
+        [MOONS + 0.02 * shift for shift in np.random.RandomState(0).normal(size=(8, 80, 2))]
+    )
+    geometry = geometry_of(rows, settings=PARSED)
+    model = make_model(geometry, PARSED, 0.3, 0.3).model
+    errors = SIGNS / factor
+    monkeypatch.setattr(
+        DiffusionModel,
+        "log_density_in_hull",
+        lambda model, rows, resources: model.data.hierarchy.tolerance * errors[: len(rows)],
+    )
+    hierarchy = accuracy._with_checked_merging(model, PARSED.resources).data.hierarchy
+    assert hierarchy.tolerance == pytest.approx(0.02 * factor)
+    for scale in (0.3, 0.6, 2.0):
+        points, weights = hierarchy.at(scale)
+        assert len(points) < len(rows)
+        assert weights.sum() == pytest.approx(1)
+        expected = geometry.data.weights @ geometry.coordinates
+        np.testing.assert_allclose(weights @ points, expected, rtol=0, atol=1e-12)
+
+
+def test_models_without_merged_points_or_divergences_stay_the_same(monkeypatch):
+    monkeypatch.setattr(DiffusionModel, "log_density_in_hull", None)
+    model = make_model(GEOMETRY, PARSED, 0.3, 0.3).model
+    assert accuracy._with_checked_merging(model, PARSED.resources) is model
+    monkeypatch.setattr(settings, "_LARGEST_EXACT", 79)
+    adapted = ManifoldAdaptedDiffusion(0.3, 0.3, manifold=PointCloud(MOONS)).fit(MOONS)
+    assert adapted.hierarchy_.tolerance == pytest.approx(0.02)
+
+
+def sheet(n, seed):
+    """Return n rows on a curved surface in four dimensions."""
+    a, b = np.random.RandomState(seed).uniform(0, 3, size=(2, n))
+    return np.column_stack([np.cos(a), np.sin(a), np.cos(b), np.sin(b)])
+
+
+def noisy_curve(n, seed):
+    """Return n rows about a curve, in all directions as far from it as the bandwidth is wide."""
+    rng = np.random.RandomState(seed)
+    t = rng.uniform(0, 9, size=n)
+    return np.column_stack([np.cos(t), np.sin(t), 0.3 * t]) + 0.1 * rng.normal(size=(n, 3))
+
+
+@pytest.mark.parametrize(
+    ("rows", "is_coarser"), [(sheet, True), (noisy_curve, False)], ids=["sheet", "curve"]
+)
+def test_cells_are_larger_unless_their_errors_have_one_sign(rows, is_coarser, monkeypatch):
+    """Log-densities of new rows with merged points against those without merging.
+
+    Around the curve cells make the data narrower, at all rows alike: with the largest tolerance the
+    mean would be off by 0.03 nats.
+    """
+    X, queries = rows(4000, 0), rows(100, 1)
+    model = SmoothedScoreDiffusion(0.1, 0.2, n_nodes=24)
+    exact = model.fit(X).score_samples(queries)
+    monkeypatch.setattr(settings, "_LARGEST_EXACT", 0)
+    errors = model.fit(X).score_samples(queries) - exact
+    tolerance = model.hierarchy_.tolerance
+    assert tolerance > 0.05 if is_coarser else tolerance < 0.02
+    assert 0 < np.sqrt(np.mean(errors**2)) < 0.03
+    assert abs(errors.mean()) < 0.01
 
 
 # ---------------------------------------------------------------------------------- solver="auto"

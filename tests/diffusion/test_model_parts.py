@@ -274,6 +274,14 @@ def test_joint_densities_of_models_are_densities_of_rows(metric, flat):
     assert joint.periods is None
 
 
+def test_kernels_of_proposals_are_as_wide_as_the_smoothing_at_the_bandwidth():
+    own, resources = made(bandwidth=0.4, sigma=lambda scale: 0.5 * scale)
+    scales = own.source.smoothing.scales
+    assert scales[1] > 1.2 * scales[0]
+    widths = np.hypot(0.4, scales[0] * np.array([0.25, 0.5, 1.0]))
+    assert_allclose(JointDensity.of_model(own, resources).scales[:, 0], widths)
+
+
 def test_kernels_of_t_draws_are_as_wide_as_the_background_outside_the_hull():
     points = np.column_stack([X[:, 0], np.full(12, 5.0), X[:, 1]])
     own, resources = made(points, bandwidth=0.4, sigma=0.3, background=0.2)

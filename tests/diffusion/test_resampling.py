@@ -75,24 +75,30 @@ def test_draws_that_repeat_others_are_moved_and_others_are_not():
     assert (still[3] == still[4]).all()
 
 
-def watched_pools(monkeypatch):
+def watched_pools(monkeypatch, are_made=True):
     """Record the sizes of pools: conditions, base draws, least draws, enough effective ones."""
     calls, original = [], Conditional._pool
 
     def pool(self, values, base, least, enough=None):
         calls.append((len(values), len(base.choice), least, enough))
-        return original(self, values, base, least, enough)
+        if are_made:
+            return (yield from original(self, values, base, least, enough))
+        own = Pool.empty(len(values), 2, len(self.joint.origin), self._kernels(values))
+        own.log_masses[:] = own.log_target[:] = own.position[:] = own.log_ratio[:] = 0.0
+        own.position[:, 1] = 1.0
+        return own
 
     monkeypatch.setattr(Conditional, "_pool", pool)
     return calls
 
 
 def test_sizes_of_pools_grow_with_the_draws_of_a_condition(monkeypatch):
-    calls = watched_pools(monkeypatch)
+    calls = watched_pools(monkeypatch, are_made=False)
     counts = [1, 16, 40, 100, 1100]
     given = np.repeat(np.linspace(0.5, 2.5, 5), counts)[:, None]
     own = Conditional(normal_joint(), np.array([1]), 64.0)
-    own.draw(given, np.random.RandomState(0))
+    with pytest.warns(UserWarning, match="draws for 5 of 5 conditions"):
+        own.draw(given, np.random.RandomState(0))
     assert calls == [
         (2, 4096, 64, 24.0),
         (1, 4096, 256, 24.0),
@@ -100,7 +106,8 @@ def test_sizes_of_pools_grow_with_the_draws_of_a_condition(monkeypatch):
         (1, 4096, 4096, 24.0),
     ]
     calls.clear()
-    own.draw(given, np.random.RandomState(0), for_means=True)
+    with pytest.warns(UserWarning, match="draws for 5 of 5 conditions"):
+        own.draw(given, np.random.RandomState(0), for_means=True)
     assert calls == [(3, 4096, 64, 40.0), (1, 4096, 128, 100.0), (1, 8192, 2048, 1100.0)]
     calls.clear()
     # With one free column 64 nodes for any number of draws.

@@ -51,7 +51,7 @@ def test_bad_input(models):
         SampleComparisonDisplay.from_samples(frame(2)[:0], frame(2))
     missing = frame(2)
     missing.loc[3, "column 1"] = np.nan
-    with pytest.raises(ValueError, match="'column 1' of drawn holds NaN"):
+    with pytest.raises(ValueError, match="'column 1' of drawn holds 1 values that are NaN"):
         SampleComparisonDisplay.from_samples(frame(2), missing)
     with pytest.raises(ValueError, match="columns is empty"):
         SampleComparisonDisplay.from_estimator(models[2], frame(2), columns=[])

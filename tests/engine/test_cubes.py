@@ -116,8 +116,13 @@ def test_an_excluded_point_that_has_most_of_the_weight():
 def test_memory_for_a_query():
     points, weights, _ = case(1, n=300)
     own = BoxSums(points, weights, RADIAL_KERNELS["linear"], 1.0, 1e-6)
-    x, one = torch.zeros(2, 1).double(), 256 * len(own._x) / 2**20
-    own.log_density(x, 1.001 * one)
+    x, one = torch.zeros(5, 1).double(), 256 * len(own._x) / 2**20
+    sizes, log_sums = [], own._log_sums
+    own._log_sums = lambda x, excluded: sizes.append(len(x)) or log_sums(x, excluded)
+    for limit, expected in ((1.001, [1] * 5), (2.5, [2, 2, 1]), (100, [5])):
+        sizes.clear()
+        own.log_density(x, limit * one)
+        assert sizes == expected
     with pytest.raises(ValueError, match="too small for one row"):
         own.log_density(x, 0.999 * one)
 
@@ -156,3 +161,11 @@ def test_boxes_and_groups_are_padded_with_points_of_weight_zero():
     assert (own._groups.low <= own._boxes.low.amin(0) + 2).all()
     assert_allclose(own._groups.low.amin(0), points.min(axis=0))
     assert_allclose(own._groups.high.amax(0), points.max(axis=0))
+
+
+def test_queries_at_once_have_half_a_million_bounds():
+    points, weights, _ = case(2, n=64 * 33 + 5, n_far=0)
+    own, sizes = BoxSums(points, weights, RADIAL_KERNELS["tophat"], 1.0, 1e-6), []
+    own._log_sums = lambda x, excluded: sizes.append(len(x)) or x[:, 0]
+    own.log_density(torch.zeros(2**19 // 34 + 1, 2).double(), 2.0**14)
+    assert sizes == [2**19 // 34, 1]

@@ -231,6 +231,15 @@ def test_queries_at_points_and_opposite_to_them():
     assert np.isfinite(found.divergence).all()
 
 
+def test_cosines_beyond_one_are_rounding():
+    x = unit(np.random.default_rng(0), 200, 3)
+    cosine = np.einsum("ij,ij->i", x, x)
+    assert cosine.max() > 1
+    for sign in (1, -1):
+        own = SpherePosterior(x, np.full(200, -math.log(200)), is_antipodal=False, memory_limit=9)
+        assert np.isfinite(own.log_density(sign * x, 0.5)).all()
+
+
 def test_weights_of_other_points():
     points = np.eye(3)
     for weights in ([0.5, 0.3, 0.2], [1 - 3e-17, 1e-17, 2e-17]):

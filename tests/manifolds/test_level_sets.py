@@ -169,7 +169,7 @@ def test_smoothed_density_of_a_kde_is_that_of_a_mixture_average():
     [
         ({"log_density": 1.0}, TypeError, "log_density=1.0 has type float"),
         ({"X": [[0.0]]}, ValueError, r"X has shape \(1, 1\); expected \(n, 2\)"),
-        ({"X": [[0.0, np.nan]]}, ValueError, "X holds NaN"),
+        ({"X": [[0.0, np.nan]]}, ValueError, "X holds 1 values that are NaN"),
         ({"offsets": [[0.0, 1.0, 2.0]]}, ValueError, "offsets has shape"),
         ({"offsets": np.zeros((0, 2))}, ValueError, "offsets has no rows"),
         ({"weights": [1.0, 2.0]}, ValueError, r"weights has shape \(2,\); expected \(1,\)"),

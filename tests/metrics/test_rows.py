@@ -422,3 +422,9 @@ def test_wrong_distances_of_a_manifold_are_counted(distances, n_valid):
     manifold = SimpleNamespace(distance=lambda X: np.array(distances))
     with pytest.raises(ValueError, match=f"of which {n_valid} are finite and >= 0"):
         distance_to_manifold(np.zeros((3, 2)), manifold)
+
+
+def test_a_copy_of_the_only_row_is_on_the_manifold():
+    """Where the extent of the data and all distances are zero, nothing is too far."""
+    line = AffineSubspace([[0.0, 1.0]], [0.0])
+    np.testing.assert_array_equal(lateral_distance([[3.0, 0.0]], [[3.0, 0.0]], line), [0.0])

@@ -394,7 +394,7 @@ def test_events_that_are_none(event, error, message):
 
 def test_models_that_have_no_draws():
     for model in (3, KDESampler, Rows):
-        with pytest.raises(TypeError, match="has type .*; expected a fitted density"):
+        with pytest.raises(TypeError, match=r"has type .*; expected a fitted density"):
             _draws.generator_of(model, 0)
     rows = Rows()
     rows.random_state = 5

@@ -586,6 +586,14 @@ def test_combinations_of_missing_levels_that_are_omitted_are_in_the_error(monkey
     exact, _ = model.score_samples(row, return_error=True)
     # The error is the loss of the combinations' own masses, which that of their densities at x exceeds.
     assert 0 < exact - found < 2 * error
+    # For rows of the density the omitted part has the mass of the levels as its mean.
+    rows = model.sample(150, random_state=0).astype(dict.fromkeys("uvw", object))
+    rows[list("uvw")] = None
+    exact, _ = model.score_samples(rows, return_error=True)
+    monkeypatch.setattr(_density, "_MOST_COMBINATIONS", 64)
+    found, error = model.score_samples(rows, return_error=True)
+    omitted, mass = -np.expm1(found - exact), -np.expm1(-error[0])
+    assert abs(omitted.mean() - mass) < 5 * omitted.std() / np.sqrt(150)
 
 
 @pytest.mark.filterwarnings("ignore:column 'only' holds")

@@ -4,10 +4,12 @@ import numpy as np
 import pytest
 
 from skdiffsmooth import KDESampler
+from skdiffsmooth._utils import column_precision as parts
 from skdiffsmooth._utils.column_precision import (
     column_precision,
     copies_of,
     far_columns,
+    has_extent,
     relative_rounding,
 )
 from skdiffsmooth._utils.rows import merge_duplicates
@@ -228,3 +230,252 @@ def test_constants_are_drawn_up_to_the_rounding_of_float64(constant):
     X = np.column_stack([np.random.RandomState(0).normal(size=60), np.full(60, constant)])
     drawn = KDESampler("loo", metric="scaled").fit(X).sample(50, random_state=0)
     np.testing.assert_allclose(drawn[:, 1], constant, rtol=1e-10)
+
+
+# ------------------------------------------------------------------------------ parts, at thresholds
+
+
+@pytest.mark.parametrize("factor", [0.999, 1.001])
+@pytest.mark.parametrize("of_noise", [True, False])
+@pytest.mark.parametrize("n_values", [12, 20])
+def test_a_unit_is_accepted_where_chance_would_give_one_in_a_billion(n_values, of_noise, factor):
+    """K (2 delta)^(m - 2) = 1e-9, with delta the noise or the largest deviation of the m values."""
+    values = 3.0 * np.arange(n_values) - 7
+    delta = (1e-9 / (n_values - 1)) ** (1 / (n_values - 2)) / 2 * factor
+    noise = 3 * delta if of_noise else 0.0
+    if not of_noise:
+        values[5] -= 3 * delta
+    found = parts._accepted(values, np.arange(float(n_values)), noise)
+    assert found == (3.0 if factor < 1 else 0.0)
+
+
+@pytest.mark.parametrize(
+    ("values", "noise", "unit"),
+    [
+        ([0, 1], 0.0, 0.0),
+        ([0, 1, 3], 0.0, 1.0),
+        ([0, 2, 5], 0.0, 1.0),
+        ([-4, 6, 21, 27], 0.0, 1.0),
+        # Units below 2^-20 of the range change no result.
+        ([0, 1, 2**20], 0.0, 1.0),
+        ([0, 1, 2**20 + 1], 0.0, 0.0),
+        # So much noise may be chance.
+        ([0, 1, 3], 0.4, 0.0),
+        ([0, 1, 3], 0.6, 0.0),
+        # Remainders within the noise are none.
+        ([0, 1, 2, 3.015, 4, 5, 6, 7, 8, 9, 10, 11, 12], 0.0301, 1.0),
+        ([0, 1, 2, 3.015, 4, 5, 6, 7, 8, 9, 10, 11, 12], 0.0299, 0.0),
+        # Remainders below a hundredth of the unit are none.
+        ([0, 1, 2, 3.009, 4, 5, 6, 7, 8, 9, 10, 11, 12], 0.0, 1.0),
+    ],
+)
+def test_lattices(values, noise, unit):
+    found = parts._lattice(np.array(values, dtype=float), noise)
+    assert found == pytest.approx(unit, rel=1e-12)
+
+
+@pytest.mark.parametrize(("step", "is_found"), [(99, True), (100, True), (101, False)])
+def test_steps_of_at_most_a_hundred_units_give_the_unit(step, is_found):
+    """The smallest step is wrong by 6e-5, which makes 0.6 units of the largest one."""
+    values = np.cumsum([0.0, 1 + 6e-5, step, step, step, step, 10_000])
+    assert (parts._lattice(values, 0.0) == pytest.approx(1.0, rel=1e-6)) == is_found
+
+
+@pytest.mark.parametrize(
+    ("held", "rows", "expected"),
+    [
+        ([0.8, 0.2, 0.1], [8, 2, 1], 0.8),
+        ([0.2, 0.8, 0.1], [2, 8, 1], 0.8),
+        ([0.1, 0.21, 0.8], [1, 2, 8], 0.0),
+        ([0.8, 0.1, 0.1], [1, 1, 1], 0.0),
+        ([0.8, 0.1, 0.1], [2, 1, 1], 0.8),
+        ([0.9, 0.1], [9, 1], 0.0),
+    ],
+)
+def test_values_that_stand_out_are_four_times_as_frequent_as_any_other(held, rows, expected):
+    assert parts._atom_weight(np.array(held), np.array(rows)) == expected
+
+
+SINGLE, DOUBLE = float(np.finfo(np.float32).eps), float(np.finfo(np.float64).eps)
+
+
+@pytest.mark.parametrize(
+    ("column", "eps"),
+    [
+        ([0.1, 0.2], DOUBLE),
+        (np.float32([0.1, 0.2]), SINGLE),
+        (np.float32([0.1, 0.1]), DOUBLE),
+        (np.float32([0.1, 0.0]), DOUBLE),
+        # Integers up to 2^23 are exact in float32.
+        ([2.0**23 - 1, 2.0**23 - 3], DOUBLE),
+        ([2.0**23, 2.0**23 - 1], DOUBLE),
+        ([2.0**23 + 1, 2.0**23 - 1], SINGLE),
+        ([-(2.0**23) - 1, 5.0], SINGLE),
+        # The last mantissa bits of m values: 24 less 30 / m, but at least twelve, are left.
+        ([1 + 2.0**-11, 1.5], DOUBLE),
+        ([1 + 2.0**-12, 1.5], SINGLE),
+        ([1 + 2.0**-13 + i / 8 for i in range(3)], DOUBLE),
+        ([1 + 2.0**-14 + i / 8 for i in range(3)], SINGLE),
+        ([1 + 2.0**-20 + i / 64 for i in range(10)], DOUBLE),
+        ([1 + 2.0**-21 + i / 64 for i in range(10)], SINGLE),
+    ],
+)
+@pytest.mark.parametrize("n_zeros", [0, 3])
+def test_the_format_of_values(column, eps, n_zeros):
+    values = np.append(np.asarray(column, dtype=float), np.zeros(n_zeros))
+    assert parts._eps(values) == eps
+
+
+def test_a_thousand_values_are_looked_at_first(monkeypatch):
+    looked_at = []
+    frexp = np.frexp
+    monkeypatch.setattr(np, "frexp", lambda values: looked_at.append(len(values)) or frexp(values))
+    for values, expected in (
+        (np.full(1500, 0.1), [1000]),
+        (np.append(np.zeros(1499), 0.1), [1000, 1500]),
+    ):
+        looked_at.clear()
+        parts._eps(values)
+        assert looked_at == expected
+
+
+def described(column, copies=None, weights=None):
+    column = np.asarray(column, dtype=float)
+    copies = np.ones(len(column), dtype=int) if copies is None else np.asarray(copies)
+    weights = copies / copies.sum() if weights is None else np.asarray(weights)
+    return parts._describe(column, copies, weights)
+
+
+def test_which_columns_may_have_a_unit():
+    """At least twenty values, or ties of a tenth of the weight; and at least ten rows."""
+    _, unit, width, n_values, ties, atom = described(np.arange(20.0))
+    assert (unit, width, n_values, ties, atom) == (1.0, 1.0, 20, 0.0, 0.0)
+    assert described(np.arange(19.0))[1:] == (0.0, 0.0, 19, 0.0, 0.0)
+    tied = np.append(np.arange(18.0), [18.0, 18.0])
+    assert described(tied)[1:4] == (1.0, 1.0, 19)
+    assert described(tied)[4] == pytest.approx(0.1)
+    weights = np.append(np.full(18, 0.901 / 18), [0.0495, 0.0495])
+    assert described(tied, weights=weights)[1] == 0.0
+    # Nine rows, of which one may be several.
+    few = [0.0, 0.0, 1.0, 1.0, 2.0, 3.0, 4.0, 5.0]
+    assert described(few, [1, 1, 1, 1, 1, 1, 1, 2])[1:] == (0.0, 0.0, 6, 6 / 9, 0.0)
+    assert described(few, [1, 1, 1, 1, 1, 1, 1, 3])[1:4] == (1.0, 1.0, 6)
+    # Values that differ by rounding are one value.
+    rounded = np.append(np.arange(30) / 10, 0.1 + 0.2)
+    assert described(rounded)[1] == pytest.approx(0.1)
+    assert described(np.append(np.arange(20.0), -0.0))[3] == 20
+
+
+def test_columns_of_two_values_have_half_their_difference_as_width():
+    two = np.repeat([1.0, 4.0], 5)
+    assert described(two)[1:4] == (0.0, 1.5, 2)
+    assert described(np.append(np.ones(9), 4.0))[2] == 0.0
+    assert described(np.ones(12))[1:] == (0.0, 0.0, 1, 1.0, 0.0)
+
+
+def precision_of(**columns):
+    of_d = {"rounding": 0, "unit": 0, "width": 0, "n_values": 30, "ties": 0, "atom_weight": 0}
+    of_d |= {"std": 1.0} | columns
+    d = max(np.size(value) for value in of_d.values())
+    return parts.ColumnPrecision(
+        **{name: np.broadcast_to(value, d) for name, value in of_d.items()}
+    )
+
+
+@pytest.mark.parametrize(
+    ("columns", "text"),
+    [
+        ({"unit": 1.0, "std": 3.0}, None),
+        ({"unit": 1.0, "std": 2.99, "ties": 0.5}, "multiples of 1, and 50% of the rows share"),
+        ({"n_values": 2, "width": 0.5}, "has two values"),
+        ({"n_values": 2}, None),
+        ({"n_values": 3, "width": 0.5}, None),
+        ({"atom_weight": 0.2}, "20% of the rows have the same value"),
+        ({"atom_weight": 0.199}, None),
+    ],
+)
+def test_which_columns_are_described_as_discrete(columns, text):
+    found = precision_of(**columns).discrete_columns(None)
+    assert len(found) == (text is not None)
+    assert text is None or text in found[0]
+
+
+@pytest.mark.parametrize(
+    ("columns", "n_described"),
+    [
+        ({"rounding": 1.01e-3}, 1),
+        ({"rounding": 0.99e-3}, 0),
+        ({"rounding": 1.0, "unit": 0.5}, 0),
+        ({"rounding": 1.0, "std": 0.0}, 0),
+        ({"rounding": np.ones(8)}, 8),
+        ({"rounding": np.ones(9)}, 8),
+    ],
+)
+def test_which_columns_are_described_as_rounded(columns, n_described):
+    found = precision_of(**columns)
+    points = np.tile([[-1.0], [1.0]], len(found.std))
+    names = np.array(list("abcdefghi"), dtype=object)
+    described = found.rounded_columns(points, names)
+    assert len(described) == n_described
+    rounding = f"{found.rounding[0]:.2g}"
+    for name, text in zip("abcdefgh", described, strict=False):
+        assert text == f"column '{name}': to {rounding}, and its standard deviation is 1"
+
+
+def test_widths_of_parts_take_the_larger_of_unit_and_width():
+    found = precision_of(unit=[1.0, 0, 2, 0], width=[0.5, 3, 2, 0], std=[7.0, 7, 7, 7])
+    np.testing.assert_array_equal(found.width_of_part, [1, 3, 2, 7])
+
+
+def test_standard_deviations_are_weighted():
+    points, weights = np.array([[0.0, 3.0], [1.0, 3.0], [5.0, 3.0]]), np.array([2.0, 1.0, 1.0])
+    found = column_precision(points, weights)
+    np.testing.assert_allclose(found.std, [np.std([0.0, 0, 1, 5]), 0])
+    assert found.n_values.tolist() == [3, 1]
+
+
+@pytest.mark.parametrize(("factor", "varies"), [(3.9, False), (4.0, False), (5.0, True)])
+@pytest.mark.parametrize("sign", [-1, 1])
+def test_columns_vary_by_more_than_four_roundings(factor, varies, sign):
+    column = sign * np.array([1.0 - factor * DOUBLE, 1.0, 1.0 - DOUBLE])
+    assert has_extent(column[:, None])[0] == varies
+
+
+@pytest.mark.parametrize(
+    ("weights", "copies"),
+    [
+        ([0.2, 0.2, 0.2], [1, 1, 1]),
+        ([0.2, 0.4, 0.4], [1, 2, 2]),
+        ([0.25, 0.75], [1, 3]),
+        ([0.5, 0.3], [5, 3]),
+        ([1e-12, 1.0], [1, 1]),
+        ([1.0, np.sqrt(2)], [1, 1]),
+    ],
+)
+def test_weights_that_are_multiples_of_a_unit(weights, copies):
+    found = copies_of(np.array(weights))
+    assert found.dtype == np.intp
+    np.testing.assert_array_equal(found, copies)
+
+
+def far_described(distances, weights=None, d=1):
+    values = np.asarray(distances, dtype=float)
+    weights = np.full(len(values), 1 / len(values)) if weights is None else np.asarray(weights)
+    return far_columns(np.repeat(values[:, None], d, axis=1), weights, None)
+
+
+def test_values_far_from_all_others_by_their_definition():
+    """Of 40 values, of median 1, 95 % are within 19 of it; one is beyond 40 x 100 times that."""
+    near = np.arange(-19.0, 20)
+    assert far_described(np.append(near, 4000 * 19 + 2)) == [
+        "column 0: 1 of 40 values are up to 7.6e+04 from the median, and 95% of the rows within 19"
+    ]
+    assert not far_described(np.append(near, 4000 * 19))
+    # By weight the far row is more than a twentieth, or the near ones are the rest.
+    weights = np.append(np.full(39, 0.94 / 39), 0.06)
+    assert not far_described(np.append(near, 1e9), weights)
+    # Most values of a column are equal.
+    assert not far_described(np.append(np.zeros(39), 1e9))
+    assert len(far_described(np.append(near, 1e9), d=8)) == 8
+    assert len(far_described(np.append(near, 1e9), d=9)) == 8
+    assert not far_described([0.0])
