@@ -57,7 +57,9 @@ def test_the_span_of_principal_components(n_components):
 def test_components_keep_a_share_of_the_variance():
     def kept(n_components, variances):
         rows = np.diag(np.sqrt(variances))
-        return reduce(choice("pca", n_components), np.vstack([rows, -rows]), np.full(6, 1 / 6))[0].rank
+        return reduce(choice("pca", n_components), np.vstack([rows, -rows]), np.full(6, 1 / 6))[
+            0
+        ].rank
 
     shares = 0.5, 0.89, 0.91, 0.95, 0.97, 0.999
     assert [kept(share, [90.0, 6.0, 4.0]) for share in shares] == [1, 1, 2, 2, 3, 3]
@@ -183,7 +185,9 @@ def test_a_manifold_that_returns_arrays_is_refused():
         distance=lambda X: np.linalg.norm(np.asarray(X)[:, 1:], axis=1),
         tangent=lambda X: np.tile(np.eye(3)[:, :1], (len(X), 1, 1)),
     )
-    with pytest.raises(TypeError, match=r"does not return a tensor from project\(X\) if X is a ten"):
+    with pytest.raises(
+        TypeError, match=r"does not return a tensor from project\(X\) if X is a ten"
+    ):
         reduce(choice(manifold))
 
 
@@ -277,7 +281,9 @@ def test_the_dimension_of_few_rows_is_not_estimated(monkeypatch):
         raise ValueError("no estimate.")
 
     monkeypatch.setattr(_along_manifold, "check_n_components", fail)
-    with pytest.warns(UserWarning, match=r"no estimate\. The score is smoothed in all 3 directions"):
+    with pytest.warns(
+        UserWarning, match=r"no estimate\. The score is smoothed in all 3 directions"
+    ):
         assert choice()._tangent_dimension(X, 3) == 3
 
 

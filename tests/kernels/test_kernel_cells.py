@@ -15,7 +15,16 @@ from skdiffsmooth.kernels._cells import (
 
 @pytest.mark.parametrize(
     ("n_points", "n_components", "n_cells"),
-    [(3, 1, 1), (7, 1, 1), (8, 1, 2), (15, 2, 1), (16, 2, 2), (8, 0, 2), (127, 1, 31), (999, 1, 32)],
+    [
+        (3, 1, 1),
+        (7, 1, 1),
+        (8, 1, 2),
+        (15, 2, 1),
+        (16, 2, 2),
+        (8, 0, 2),
+        (127, 1, 31),
+        (999, 1, 32),
+    ],
 )
 def test_default_numbers_of_cells(n_points, n_components, n_cells):
     assert default_n_cells(n_points, n_components) == n_cells

@@ -133,7 +133,9 @@ def test_a_linear_shape_is_its_factor():
     assert not shape.is_isotropic
     offsets, weights = shape.nodes(RULE, 1)
     np.testing.assert_allclose(offsets, gaussian_nodes(2, 16, 1, 3) @ factor.T)
-    np.testing.assert_allclose((weights[:, None] * offsets).T @ offsets, factor @ factor.T, atol=1e-12)
+    np.testing.assert_allclose(
+        (weights[:, None] * offsets).T @ offsets, factor @ factor.T, atol=1e-12
+    )
     assert LinearShape(np.zeros((3, 0))).widest_std == 0.0
 
 
@@ -250,7 +252,10 @@ def test_factors_of_steins_identity_give_the_laplacian_of_quadratics():
     variance = (2 * scale) ** 2
     np.testing.assert_allclose(nodes.stein, (squares / variance - 4) / variance)
     assert frozen.field(0, "posterior", BACKEND, None).nodes.stein is None
-    assert LinearShape(np.eye(2)).freeze(np.ones(1), RULE).field(0, "", BACKEND, None).nodes.stein is None
+    assert (
+        LinearShape(np.eye(2)).freeze(np.ones(1), RULE).field(0, "", BACKEND, None).nodes.stein
+        is None
+    )
 
 
 def test_each_level_has_its_shift():

@@ -629,7 +629,9 @@ def test_the_budget_of_each_step(monkeypatch):
     assert {halvings for _, halvings in budgets} == {5}
     np.testing.assert_allclose(state.error, errors)
     # Without an announced step the first may use the whole tolerance.
-    Adaptive(tol=0.5).initial_state(tensor([[0.0]]), 0).step(two_points(), tensor([[0.0]]), 1, 2, None)
+    Adaptive(tol=0.5).initial_state(tensor([[0.0]]), 0).step(
+        two_points(), tensor([[0.0]]), 1, 2, None
+    )
     assert budgets[-1] == ([0.5], 10)
 
 
