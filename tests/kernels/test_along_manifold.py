@@ -157,6 +157,18 @@ def test_a_curved_manifold_has_its_reach_and_a_hull_that_contains_it():
     assert hull.dimension == 3
 
 
+def test_a_manifold_is_differentiated_in_the_coordinates_of_the_hull(monkeypatch):
+    calls = []
+
+    def differentiable(manifold, x):
+        calls.append(x)
+        return manifold
+
+    monkeypatch.setattr(_along_manifold, "differentiable", differentiable)
+    reduce(choice(CIRCLE))
+    np.testing.assert_allclose(calls, [HULL.split(X)[0]])
+
+
 @pytest.mark.parametrize(
     ("manifold", "error", "message"),
     [
@@ -309,7 +321,7 @@ def test_the_reach_is_at_least_half_the_bandwidth():
         cloud = PointCloud(ON_CIRCLE, 1)
         check([0.1], bandwidth=9.0, kernel=ManifoldShape(cloud, "translated", None))
     with pytest.raises(ValueError, match=r"has the reach 1, too small for the bandwidth 2\.01: wi"):
-        check([0.1], bandwidth=2.01)
+        check([0.0, 0.1], bandwidth=2.01)
 
 
 @pytest.mark.parametrize(("push", "widest"), [("translated", 0.6), ("level-set", 0.3)])
