@@ -301,13 +301,13 @@ def test_the_dimension_of_few_rows_is_not_estimated(monkeypatch):
 
 # ----------------------------------------------------------------------------- scales and reach
 
-ON_CIRCLE = np.array([[1.0, 0.0], [0.0, 1.0], [-1.0, 0.0], [0.0, -1.0]])
+ON_CIRCLE = np.array([[2.0, 0.0], [0.0, 2.0], [-2.0, 0.0], [0.0, -2.0]])
 
 
 def check(scales, bandwidth=0.1, coordinates=ON_CIRCLE, push="translated", kernel=None):
-    """Check scales on the unit circle, where offsets have faded out at a distance of one."""
-    circle = Circle([0.0, 0.0], 1.0)
-    kernel = ManifoldShape(circle, push, 1.0) if kernel is None else kernel
+    """Check scales on a circle of radius two, where offsets have faded out at a distance of two."""
+    circle = Circle([0.0, 0.0], 2.0)
+    kernel = ManifoldShape(circle, push, 2.0) if kernel is None else kernel
     own = choice(circle, push=push)
     own.check_scales(kernel, coordinates, bandwidth, np.array(scales, dtype=float))
 
@@ -315,21 +315,21 @@ def check(scales, bandwidth=0.1, coordinates=ON_CIRCLE, push="translated", kerne
 def test_the_reach_is_at_least_half_the_bandwidth():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        check([0.1], bandwidth=2.0)
-        check([0.0], bandwidth=2.1)
+        check([0.1], bandwidth=4.0)
+        check([0.0], bandwidth=4.1)
         check([0.1], bandwidth=9.0, kernel=LinearShape(np.eye(2)))
         cloud = PointCloud(ON_CIRCLE, 1)
         check([0.1], bandwidth=9.0, kernel=ManifoldShape(cloud, "translated", None))
-    with pytest.raises(ValueError, match=r"has the reach 1, too small for the bandwidth 2\.01: wi"):
-        check([0.0, 0.1], bandwidth=2.01)
+    with pytest.raises(ValueError, match=r"has the reach 2, too small for the bandwidth 4\.01: wi"):
+        check([0.0, 0.1], bandwidth=4.01)
 
 
-@pytest.mark.parametrize(("push", "widest"), [("translated", 0.6), ("level-set", 0.3)])
+@pytest.mark.parametrize(("push", "widest"), [("translated", 1.2), ("level-set", 0.6)])
 def test_wide_scales_are_warned_of(push, widest):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         check([0.05, widest], push=push)
-    with pytest.warns(UserWarning, match=rf"reach 1 for push='{push}'.* Lower sigma to {widest}\."):
+    with pytest.warns(UserWarning, match=rf"reach 2 for push='{push}'.* Lower sigma to {widest}\."):
         check([widest + 0.01, 0.1], push=push)
 
 
@@ -339,5 +339,5 @@ def test_rows_far_from_the_manifold_are_warned_of():
         warnings.simplefilter("error")
         check([0.1], coordinates=ON_CIRCLE * [[1.5], [1.5], [1.5], [1.5]])
         check([0.1], coordinates=ON_CIRCLE * [[1.6], [1.6], [1.0], [1.0]])
-    with pytest.warns(UserWarning, match=r"^3 of 4 distinct rows are farther .* than 0\.5, where"):
+    with pytest.warns(UserWarning, match=r"^3 of 4 distinct rows are farther .* than 1, where"):
         check([0.1], coordinates=ON_CIRCLE * [[1.6], [1.6], [0.4], [1.0]])
