@@ -46,6 +46,13 @@ def test_small_tables_are_kept_and_shared():
         assert make(made).flags.writeable
 
 
+@pytest.mark.parametrize("kept", [_nodes._kept_nodes, _nodes._kept_frames])
+def test_kept_tables_take_32_mebibytes_at_most(kept):
+    largest = gaussian_nodes(4, 2**12, 0, 7)
+    assert largest is gaussian_nodes(4, 2**12, 0, 7)
+    assert kept.cache_info().maxsize * largest.nbytes == 2**25
+
+
 @pytest.mark.parametrize("n", [1, 2, 15, 16, 17, 100])
 def test_rows_are_checked_evenly_in_order_of_the_widest_coordinate(n):
     points = np.random.default_rng(0).normal(size=(n, 2))
