@@ -39,6 +39,7 @@ def test_small_tables_are_kept_and_shared():
     for make, kept, made in (
         (lambda n: gaussian_nodes(4, n, 0, 7), 2**12, 2**12 + 2),
         (lambda n: gaussian_frames(4, n, 0, 7)[0], 500, 6000),
+        (lambda n: gaussian_frames(32, n, 0, 7)[0], 512, 513),
     ):
         assert make(kept) is make(kept)
         assert not make(kept).flags.writeable
