@@ -415,7 +415,7 @@ def test_errors_of_distances_that_are_rounding(to_manifold, to_data, extent, is_
         def distance(self, X):
             return np.array([to_manifold])
 
-    X, data = [[to_data]], [[0.0], [-2 * extent]]
+    X, data = [[to_data]], [[0.0], [-extent], [-2 * extent]]
     if is_refused:
         with pytest.raises(ValueError, match="do not lie on it"):
             lateral_distance(X, data, Manifold())
@@ -450,7 +450,7 @@ def test_fields_are_estimators_or_functions_of_a_copy():
 
     class Model:
         def grad_log_density(self, passed):
-            assert passed is X
+            assert np.shares_memory(passed, X)
             return -passed
 
     def field(passed):
@@ -460,6 +460,7 @@ def test_fields_are_estimators_or_functions_of_a_copy():
     before = X.copy()
     assert fisher_divergence(X, Model(), field).value == 0.0
     np.testing.assert_array_equal(X, before)
+    assert fisher_divergence(X[:2], Model(), field).value == 0.0
     with pytest.raises(TypeError, match="score_p=3 is not a score field"):
         fisher_divergence(X, 3, field)
     with pytest.raises(ValueError, match="at least 2 rows"):
@@ -470,6 +471,7 @@ def test_shares_of_rows_that_count():
     """Exactly at the threshold, at the quantile, and at distance zero, whatever the number of rows."""
     result = memorization([[1.0], [1.9], [0.5]], [[0.0], [4.0]])
     assert result.threshold == 1 / 3
+    assert memorization([[1.0], [2.0]], [[0.0], [4.0]], threshold=1).share == 0.5
     np.testing.assert_array_equal(result.nearest, [0, 0, 0])
     assert result.share == np.mean(result.ratio < 1 / 3)
     data, held_out = [[0.0], [10.0]], [[1.0], [12.0], [13.0]]
