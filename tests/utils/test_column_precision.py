@@ -269,9 +269,10 @@ def test_a_unit_is_accepted_where_chance_would_give_one_in_a_billion(n_values, o
         ([0, 1, 2, 3.009, 4, 5, 6, 7, 8, 9, 10, 11, 12], 0.0, 1.0),
     ],
 )
-def test_lattices(values, noise, unit):
-    found = parts._lattice(np.array(values, dtype=float), noise)
-    assert found == pytest.approx(unit, rel=1e-12)
+@pytest.mark.parametrize("factor", [1.0, 8.0, 0.125])
+def test_lattices(values, noise, unit, factor):
+    found = parts._lattice(factor * np.array(values, dtype=float), factor * noise)
+    assert found == pytest.approx(factor * unit, rel=1e-12)
 
 
 @pytest.mark.parametrize(("step", "is_found"), [(99, True), (100, True), (101, False)])
