@@ -815,7 +815,9 @@ def test_brackets_against_loops(periods, at_points):
         squares = []
         for j in range(6):
             gaps = np.abs(x[i] - points[j])
-            turns = [gap if is_linear[k] else min(gap, periods[k] - gap) for k, gap in enumerate(gaps)]
+            turns = [
+                gap if is_linear[k] else min(gap, periods[k] - gap) for k, gap in enumerate(gaps)
+            ]
             squares.append(np.sum(np.square(turns)) if j != exclude[i] else np.inf)
         lower += of_queries[i] * min(squares) / 2
         others = [j for j in range(6) if periods or j != exclude[i]]
@@ -834,7 +836,10 @@ def test_brackets_against_loops(periods, at_points):
 
 
 def test_single_points_have_no_others():
-    for call in (bandwidth.nearest_distances, lambda points: bandwidth.stationary_bracket(points, 1)):
+    for call in (
+        bandwidth.nearest_distances,
+        lambda points: bandwidth.stationary_bracket(points, 1),
+    ):
         with pytest.raises(ValueError, match="two distinct rows, got n_samples = 1"):
             call(np.zeros((1, 2)))
 

@@ -431,13 +431,17 @@ def test_distances_that_a_manifold_may_not_return(wrong):
 
     n_valid = int(np.sum([value >= 0 for value in np.ravel(wrong)]))
     shape = re.escape(str(np.shape(wrong)))
-    with pytest.raises(ValueError, match=rf"shape {shape} for 2 rows, of which {n_valid} are finite"):
+    with pytest.raises(
+        ValueError, match=rf"shape {shape} for 2 rows, of which {n_valid} are finite"
+    ):
         distance_to_manifold(np.zeros((2, 1)), Manifold())
 
 
 def test_returned_arrays_that_are_wrong_are_counted():
     for values, shape, n_wrong in (([1.0, np.nan, np.inf], (3,), 2), ([[1.0]], (1,), 0)):
-        message = rf"f returned an array of shape .* with {n_wrong} values .* at t=0; expected finite"
+        message = (
+            rf"f returned an array of shape .* with {n_wrong} values .* at t=0; expected finite"
+        )
         with pytest.raises(ValueError, match=message):
             check_returned("f", values, shape, " at t=0")
     np.testing.assert_array_equal(check_returned("f", [1, 2], (2,), ""), [1.0, 2.0])

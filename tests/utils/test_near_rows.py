@@ -285,9 +285,7 @@ def test_neighbours_that_are_asked_for():
 def test_rows_that_are_float32_numbers():
     single = float(np.float32(0.1))
     points = np.array([[single, 1.0], [0.1, 1.0], [single, 0.1], [-single, 0.0], [1e300, 1.0]])
-    np.testing.assert_array_equal(
-        near_rows._is_single(points), [True, False, False, True, False]
-    )
+    np.testing.assert_array_equal(near_rows._is_single(points), [True, False, False, True, False])
     # Exponents beyond those of float32 do not matter.
     np.testing.assert_array_equal(near_rows._is_single(points * 2.0**-500)[:4], [1, 0, 0, 1])
     values = np.random.default_rng(0).normal(size=(50, 2)) * [1, 1e9]
@@ -345,7 +343,9 @@ def test_five_groups_must_remain(n, n_groups):
         np.testing.assert_array_equal(group, [*range(n_groups), 0])
         points = np.sort(values)
         nearest = [np.sort(np.abs(points - x))[1] for x in points]
-        assert distance == pytest.approx(abs(0.1 - float(np.float32(0.1))) / np.median(nearest), rel=1e-6)
+        assert distance == pytest.approx(
+            abs(0.1 - float(np.float32(0.1))) / np.median(nearest), rel=1e-6
+        )
 
 
 @pytest.mark.parametrize(

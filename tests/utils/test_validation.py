@@ -137,9 +137,13 @@ def test_bandwidths():
     assert check_bandwidth("loo", "X", names=("loo", "scott")) == "loo"
     assert check_bandwidth(2, "X", names=("loo",)) == 2.0
     assert check_bandwidth(0, "X", strict=False) == 0
-    with pytest.raises(ValueError, match=r"one of 'loo', 'scott'\. Or pass a number > 0, in units of X"):
+    with pytest.raises(
+        ValueError, match=r"one of 'loo', 'scott'\. Or pass a number > 0, in units of X"
+    ):
         check_bandwidth("lo", "X", names=("scott", "loo"))
-    with pytest.raises(TypeError, match=r"bandwidth='loo' has type str.* > 0\. It is in units of X"):
+    with pytest.raises(
+        TypeError, match=r"bandwidth='loo' has type str.* > 0\. It is in units of X"
+    ):
         check_bandwidth("loo", "X")
     for value, strict in ((0, True), (-1, False)):
         with pytest.raises(ValueError, match="bandwidth=.* out of range"):
@@ -157,7 +161,9 @@ def test_generators_and_draws():
     assert (n, found) == (2, rng)
     with pytest.raises(ValueError, match="n_samples=0 is too small"):
         check_draw(0, rng)
-    with pytest.raises(TypeError, match=r"Pass an integer from 0 to 2\*\*32 - 1, a numpy RandomState"):
+    with pytest.raises(
+        TypeError, match=r"Pass an integer from 0 to 2\*\*32 - 1, a numpy RandomState"
+    ):
         check_generator("seed")
 
 
