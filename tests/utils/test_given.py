@@ -115,5 +115,5 @@ def test_labels_and_indices_of_one_kind():
         with pytest.raises(ValueError, match=f"{where} 5 is out of range"):
             resolve_columns(name, [5], None, 3)
     with pytest.raises(TypeError, match=r"2\.5 has type float; expected an index or a name"):
-        resolve_columns("given", [2.5], NAMES, 3)
+        resolve_columns("given", [2.5], None, 3)
     assert resolve_columns("given", [2], np.array(["a", "b", "c"], dtype=object), 3).tolist() == [2]

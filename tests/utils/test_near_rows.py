@@ -357,3 +357,31 @@ def test_wider_gaps_mark_copies_that_are_as_near_as_others(apart, share, is_copy
     near = 50 + np.array([apart, apart / share, 0.02, 0.3])
     X = np.concatenate([np.arange(60.0), np.arange(40.0) + 1e-5, near])
     assert merged(X[:, None]).n_near == 40 + is_copy
+
+
+@pytest.mark.parametrize(
+    ("X", "n_rows", "is_certain"),
+    [
+        # Evenly spaced rows of one column: the window shows all that is near.
+        (np.arange(3000.0), 3000, True),
+        # Without other columns the next row is at 1, and the rows outside the window at 65.
+        (np.repeat(np.arange(40.0), 2) + np.tile([0, 1e-9], 40), 80, False),
+        (np.append(np.arange(40.0), 7 + 1e-3), 41, True),
+    ],
+)
+def test_tables_that_certainly_hold_no_copies(X, n_rows, is_certain):
+    z = np.sort(X)[:, None]
+    assert len(z) == n_rows
+    assert near_rows._have_no_copies(z, np.arange(n_rows)) == is_certain
+
+
+def test_copies_that_are_outside_of_the_window_are_not_excluded():
+    """By the first column rows are as near as their copies, which the windows do not hold."""
+    first = np.arange(4000) * 1e-12
+    second = np.random.RandomState(0).permutation(2000).astype(float)
+    z = np.column_stack([first, np.append(second, second + 1e-9)])
+    assert not near_rows._have_no_copies(z, np.arange(len(z)))
+    # Rows at the ends have no rows outside of their windows on one side.
+    line = np.column_stack([np.arange(4000.0), np.append(second, second)])
+    for rows in (np.arange(40), np.arange(3960, 4000), np.arange(2000, 2040)):
+        assert near_rows._have_no_copies(line, rows)

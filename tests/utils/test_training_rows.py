@@ -529,7 +529,7 @@ def test_indices_of_folds():
         ):
             _row_indices(part, 3, "fold")
     for part in ([3], [-4], [0, 3], [-4, 0]):
-        with pytest.raises(ValueError, match="fold holds indices from .* from 0 to 2"):
+        with pytest.raises(ValueError, match=r"fold holds indices from .* from 0 to 2"):
             _row_indices(part, 3, "fold")
 
 

@@ -146,7 +146,7 @@ def test_bandwidths():
     ):
         check_bandwidth("loo", "X")
     for value, strict in ((0, True), (-1, False)):
-        with pytest.raises(ValueError, match="bandwidth=.* out of range"):
+        with pytest.raises(ValueError, match=r"bandwidth=.* out of range"):
             check_bandwidth(value, "X", strict=strict)
 
 
@@ -177,7 +177,7 @@ def test_arrays_are_checked():
     check_detached("y", Tensor())
     check_detached("y", [1.0])
     check_finite("y", np.array([1.0]), "")
-    with pytest.raises(ValueError, match="y holds 2 values that are NaN or infinite.* Drop them"):
+    with pytest.raises(ValueError, match=r"y holds 2 values that are NaN or infinite.* Drop them"):
         check_finite("y", np.array([[1.0, np.nan], [np.inf, 2.0]]), "Drop them.")
     given = np.array([1.0])
     assert check_real_array("y", given) is not given
