@@ -1,13 +1,33 @@
-"""Profile: where the time of one likelihood run goes, by operation and by function."""
+"""Profile: where the time of one likelihood run goes, and of one fit of `DensityStacking()`."""
 
+import contextlib
 import cProfile
 import pstats
+import time
+from unittest import mock
 
 from _common import full_requested, header, row
 from _problems import surface
 from torch.profiler import ProfilerActivity, profile
 
-from skdiffsmooth import SmoothedScoreDiffusion
+from skdiffsmooth import SmoothedScoreDiffusion, bases
+from skdiffsmooth._diffusion import comparison, fitting, geometry
+from skdiffsmooth._utils import rows
+from skdiffsmooth.bases import ManifoldParzen
+from skdiffsmooth.compose import DensityStacking, _members, _stacking
+
+# What a fit of a stack does, and the function that does it where it is called.
+PARTS = {
+    "choice of settings": (comparison, "choose_settings"),
+    "mixtures": (bases, "fit_restarts"),
+    "bandwidths of windows": (ManifoldParzen, "leave_one_out"),
+    "other bandwidths": (geometry, "gaussian_leave_one_out"),
+    "errors of nodes": (fitting, "enough_nodes"),
+    "corrections of divergences": (fitting, "divergence_shifts"),
+    "held-out rows": (_members, "log_density_of"),
+    "search for copies of rows": (rows, "near_rows"),
+    "weights": (_stacking, "optimal_weights"),
+}
 
 
 def by_operation(call, top):
@@ -36,6 +56,51 @@ def by_function(call, top):
         row(f"`{module}: {name}`", f"{cumulative:.3f}", f"{cumulative / stats.total_tt:.0%}", calls)
 
 
+def by_part(call):
+    """Print CPU seconds of a call by part, those of a part within another in neither twice."""
+    spent, running = dict.fromkeys((*PARTS, "all else"), 0.0), ["all else"]
+    since = [time.process_time()]
+
+    def turn_to(part):
+        now = time.process_time()
+        spent[running[-1]] += now - since[0]
+        since[0] = now
+        return part
+
+    def timed(name, function):
+        def wrapped(*args, **kwargs):
+            running.append(turn_to(name))
+            try:
+                return function(*args, **kwargs)
+            finally:
+                turn_to(None)
+                running.pop()
+
+        return wrapped
+
+    with contextlib.ExitStack() as stack:
+        for name, (owner, attribute) in PARTS.items():
+            function = timed(name, getattr(owner, attribute))
+            stack.enter_context(mock.patch.object(owner, attribute, function))
+        since[0] = time.process_time()
+        call()
+        turn_to(None)
+    total = sum(spent.values())
+    header("part", "CPU (s)", "share")
+    for name, seconds in sorted(spent.items(), key=lambda item: -item[1]):
+        row(name, f"{seconds:.2f}", f"{seconds / total:.0%}")
+
+
+def stacks():
+    """Print the parts of fits of `DensityStacking()`."""
+    import _tables
+
+    for name in ("stocks", "body"):
+        train, _ = _tables.split(_tables.load(name), 0, 5000)
+        print(f"\nDensityStacking().fit of {name}, {len(train)} x {train.shape[1]}\n")
+        by_part(lambda train=train: DensityStacking().fit(train))
+
+
 def run(full=False):
     """Print both tables for the log-densities of rows on a surface in R^8."""
     n_points, n_queries = (2000, 1000) if full else (1000, 200)
@@ -53,6 +118,8 @@ def run(full=False):
     by_operation(call, 10)
     print()
     by_function(call, 10)
+    if full:
+        stacks()
 
 
 if __name__ == "__main__":

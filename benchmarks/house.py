@@ -151,12 +151,15 @@ def child(folder):
             return
         if CHECKS.match(code.co_name):
             checks[code.co_name] += 1
-        caller = frame.f_back.f_globals.get("__name__", "") if frame.f_back else ""
+        back = frame.f_back
+        while back and back.f_globals.get("__name__") == f"{PACKAGE}._utils.cached":
+            back = back.f_back  # the function that reads the attribute
+        caller = back.f_globals.get("__name__", "") if back else ""
         if caller == callee or not caller.startswith(PACKAGE):
             return
         for contract in ranks:
             low, high = rank(caller, contract), rank(callee, contract)
-            if None in (low, high) or low >= high or is_callback(code, frame.f_back):
+            if None in (low, high) or low >= high or is_callback(code, back):
                 continue
             declaring = [rank(module, contract) for module in declared.get(code.co_name, ())]
             is_declared = any(lowest is not None and lowest <= low for lowest in declaring)

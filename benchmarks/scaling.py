@@ -38,21 +38,26 @@ def merged(fitted, tolerance):
     return other
 
 
-def cpu_milliseconds(call, n, repeats=3):
-    """Return the least CPU time of a call for one of its n rows, and its result."""
+def cpu_seconds(call, repeats=1):
+    """Return the least CPU time of a call, in seconds, and its result."""
     times = []
     for _ in range(repeats):
         start = time.process_time()
         found = call()
-        times.append(1e3 * (time.process_time() - start) / n)
+        times.append(time.process_time() - start)
     return min(times), found
+
+
+def cpu_milliseconds(call, n):
+    """Return the least CPU time of a call for one of its n rows, and its result."""
+    seconds, found = cpu_seconds(call, repeats=3)
+    return 1e3 * seconds / n, found
 
 
 def extrapolated_sampling(exact, n_samples, few=20, more=100):
     """Return the time of all samples, on the line through two smaller numbers of them."""
     first, second = (
-        timed(lambda n=n: exact.sample(n, random_state=0), repeats=1, warm_up=False)[0]
-        for n in (few, more)
+        cpu_seconds(lambda n=n: exact.sample(n, random_state=0))[0] for n in (few, more)
     )
     return first + (second - first) / (more - few) * (n_samples - few)
 
@@ -75,12 +80,11 @@ def merging_errors(full):
     n, n_queries = 20_000, 200 if full else 50
     X, queries = surface(n, noise=0), surface(n_queries, seed=1)
     fitted = model(X)
-    spent, exact = cpu_milliseconds(
-        lambda: merged(fitted, 0.0).score_samples(queries), n_queries, repeats=1
-    )
+    spent, exact = cpu_seconds(lambda: merged(fitted, 0.0).score_samples(queries))
     print(
         f"\nMerging: {n} points as above, score_samples of {n_queries} rows near them, in nats; without "
-        f"merging {spent:.1f} ms of CPU a row. `fit` chooses {fitted.hierarchy_.tolerance:.3f}.\n"
+        f"merging {1e3 * spent / n_queries:.1f} ms of CPU a row. `fit` chooses "
+        f"{fitted.hierarchy_.tolerance:.3f}.\n"
     )
     header("tolerance", "points left at the bandwidth", "time (ms)", "mean error", "rms", "largest")
     for tolerance in (0.005, BOUND, 0.08, 0.32):
@@ -148,9 +152,7 @@ def single_queries(n=100_000, n_queries=100):
     for name, (X, queries, bandwidth) in cases.items():
         fitted = SmoothedScoreDiffusion(bandwidth, 2 * bandwidth, background=0.0).fit(X)
         plain = merged(fitted, BOUND)
-        checking, _ = cpu_milliseconds(
-            lambda f=plain: _with_checked_merging(f.model_, f._resources()), 1e3, repeats=1
-        )
+        checking, _ = cpu_seconds(lambda f=plain: _with_checked_merging(f.model_, f._resources()))
         exact = merged(fitted, 0.0).score_samples(queries)
         for other, seconds in ((plain, ""), (fitted, f"{checking:.1f}")):
             spent, found = cpu_milliseconds(
@@ -185,7 +187,7 @@ def run(full=False):
     largest_checked = 100_000 if full else 30_000
     print(
         f"P6, scaling: fit, then {n_samples} samples, of a surface in R^8; bandwidth "
-        "0.5 N^(-1/6), sigma twice that, memory_limit 2048. Rival: no merging, extrapolated from "
+        "0.5 N^(-1/6), sigma twice that, memory_limit 2048; CPU seconds. Rival: no merging, from "
         f"20 and 100 samples. Errors against it, the largest of {N_CHECKED} queries: of the score "
         "times the noise scale, at five noise levels, and of score_samples in nats.\n"
     )
@@ -201,12 +203,8 @@ def run(full=False):
     seconds = []
     for n in sizes:
         X, queries = surface(n, noise=0), surface(N_CHECKED, seed=1)
-        fitting, fitted = timed(lambda X=X: model(X), repeats=1, warm_up=False)
-        sampling, _ = timed(
-            lambda m=fitted: m.sample(n_samples, random_state=0),
-            repeats=1,
-            warm_up=False,
-        )
+        fitting, fitted = cpu_seconds(lambda X=X: model(X))
+        sampling, _ = cpu_seconds(lambda m=fitted: m.sample(n_samples, random_state=0))
         seconds.append(fitting + sampling)
         rival = ratio = score = density = "not run"
         if n <= largest_checked:

@@ -122,11 +122,7 @@ def _rule_of_thumb(points: np.ndarray, weights: np.ndarray, constant: float) -> 
             f"weights of shape {weights.shape} are not {len(points)} finite numbers >= 0, one for "
             "each row of points. Pass np.full(len(points), 1 / len(points)) for equal weights."
         )
-    if len(points) < 2:
-        raise ValueError(
-            "a rule-of-thumb bandwidth needs at least two distinct rows, got n_samples = 1 after "
-            "merging equal rows"
-        )
+    check_several(points, "a rule-of-thumb bandwidth")
     center = weights @ points
     concentration = np.sum(weights**2)
     # Divided by 1 - sum w^2 the weighted variance is unbiased; N - 1 for equal weights.
@@ -216,12 +212,11 @@ def silverman(points: np.ndarray, weights: np.ndarray) -> np.ndarray:
     return _rule_of_thumb(points, weights, (points.shape[1] + 2) / 4)
 
 
-def _check_several(points: np.ndarray) -> None:
-    """Raise ValueError if there is a single point."""
+def check_several(points: np.ndarray, what: str = "a leave-one-out bandwidth") -> None:
+    """Raise ValueError if there is a single point; `what` needs several."""
     if len(points) < 2:
         raise ValueError(
-            "a leave-one-out bandwidth needs at least two distinct rows, got n_samples = 1 after "
-            "merging equal rows"
+            f"{what} needs at least two distinct rows, got n_samples = 1 after merging equal rows"
         )
 
 
@@ -230,7 +225,7 @@ def nearest_distances(points: np.ndarray, periods: np.ndarray | None = None) -> 
 
     `periods` (d,) has the period of each coordinate, 0 for none. A single point raises ValueError.
     """
-    _check_several(points)
+    check_several(points)
     # A tree uses coordinate differences; from products of coordinates, small distances are rounding.
     return _nearest_two(points, points, periods)[0][:, 1]
 
@@ -310,7 +305,7 @@ def stationary_bracket(
     squared distance to the nearest one, so h^2 is bounded if any coordinate has no period. If all have
     one, the upper bound is the longest period: from there on the kernel is uniform.
     """
-    _check_several(points)
+    check_several(points)
     if queries is None:
         queries = Queries.at_points(points, weights)
     if periods is not None:

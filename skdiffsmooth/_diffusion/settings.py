@@ -44,8 +44,9 @@ DEFAULT_TOL = 0.2
 # so most is left for the error of the nodes, which take the most time.
 PART_OF_STEPS = 0.4
 # With at most `_LARGEST_EXACT` points every sum is over all points. More are merged, so that times
-# hardly grow: first where the bound of each level is the fraction `_MERGING` of the accuracy (by default
-# points closer than 0.2 noise scales), then as far as that is the error of log-densities (`accuracy.py`).
+# hardly grow: first where the bound of each level is the fraction `_MERGING` of the accuracy (by
+# default points closer than 0.2 noise scales), then as far as that is the error of log-densities
+# (`accuracy.py`).
 _LARGEST_EXACT = 10_000
 _MERGING = 0.1
 # A number followed by h, such as "1.5h".

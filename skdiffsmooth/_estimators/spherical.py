@@ -215,11 +215,12 @@ class SphericalScoreDiffusion(DensityEstimatorMixin, BaseEstimator):
             checked, check_sample_weight(sample_weight, len(checked)), by_column=False
         )
         rows.warn_of_near_rows()
-        if len(rows.points) < 2 and None in (bandwidth, sigma, given):
+        chosen = {"bandwidth=0.1": bandwidth, "sigma=0.0": sigma, "background=0.0": given}
+        missing = [example for example, value in chosen.items() if value is None]
+        if len(rows.points) < 2 and missing:
             raise ValueError(
-                "X has 1 distinct row, so no row can be left out to choose bandwidth, sigma and "
-                "background; expected several. Pass numbers, such as bandwidth=0.1, sigma=0.0 and "
-                "background=0.0, or more rows."
+                "X has 1 distinct row, so no row can be left out to choose scales or background; "
+                f"expected several. Pass numbers, such as {', '.join(missing)}, or more rows."
             )
         axes = principal_axes(rows.points, rows.weights)
         posterior = SpherePosterior(

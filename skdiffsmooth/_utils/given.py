@@ -32,7 +32,7 @@ def resolve_columns(name: str, columns: Any, labels: np.ndarray | None, d: int) 
 
 def _index(name: str, column: Any, labels: np.ndarray | None, d: int) -> int:
     """Return the index of one column."""
-    where = "column" if name in ("column", "columns") else f"{name} column"
+    where = {"column": name, "columns": "columns: column"}.get(name, f"{name} column")
     is_index = isinstance(column, int | np.integer) and not isinstance(column, bool)
     if labels is not None:
         matches = [j for j, label in enumerate(labels) if _is_same(label, column)]

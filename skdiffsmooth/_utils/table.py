@@ -102,11 +102,12 @@ def check_container(X: Any) -> Any:
     """
     if hasattr(X, "column_names") and hasattr(X, "to_pandas"):
         X = X.to_pandas()
-    is_structured = getattr(getattr(X, "dtype", None), "names", None) is not None
-    if is_structured or isinstance(X, Mapping | Iterator):
+    fields = getattr(getattr(X, "dtype", None), "names", None)
+    if fields is not None or isinstance(X, Mapping | Iterator):
         advice = "list(X)" if isinstance(X, Iterator) else "pandas.DataFrame(X)"
+        of_fields = f"structured array with the fields {', '.join(fields or ())}"
         raise TypeError(
-            f"X is a {'structured array' if is_structured else type(X).__name__}; expected an array of "
+            f"X is a {type(X).__name__ if fields is None else of_fields}; expected an array of "
             f"numbers or a DataFrame, with one row for each sample. Pass {advice}."
         )
     if hasattr(X, "collect_schema") and not hasattr(X, "shape"):

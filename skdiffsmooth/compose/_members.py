@@ -157,13 +157,19 @@ def takes_weights(estimator: Any) -> bool:
     return is_search and takes_weights(estimator.estimator)
 
 
-def fit_member(label: str, estimator: Any, rows: Any, weight: np.ndarray | None) -> Any:
-    """Fit an estimator in place and return it; `label` is put in front of its errors."""
-    if weight is not None and not takes_weights(estimator):
+def check_takes_weights(label: str, estimator: Any) -> None:
+    """Raise TypeError if `fit` of an estimator takes no sample_weight."""
+    if not takes_weights(estimator):
         raise TypeError(
             f"{label} of type {type(estimator).__name__} takes no sample_weight. Use a density that "
             "does, or repeat rows instead of weighting them."
         )
+
+
+def fit_member(label: str, estimator: Any, rows: Any, weight: np.ndarray | None) -> Any:
+    """Fit an estimator in place and return it; `label` is put in front of its errors."""
+    if weight is not None:
+        check_takes_weights(label, estimator)
     with naming(label), part_of_a_fit():
         fitted = estimator.fit(rows, None, **({} if weight is None else {"sample_weight": weight}))
     check_fills_space(label, fitted)

@@ -97,11 +97,11 @@ class DensityStacking(PosteriorMixin, DensityOfColumnsMixin, BaseEstimator):
     settings : {"once", "fold"}, default="once"
         Rows by which members choose their settings. "once": by all rows. In every fold a member then
         has the metric, the scales (as multiples of the fold's own bandwidth h; Parzen windows keep
-        their bandwidth), the background and the solver of its fit to all rows, and a search its best
-        estimator. Default members that smooth mapped rows use the settings of the one that smooths
-        unmapped rows. "fold": settings are chosen again in each fold, so that nothing is learned from a
-        held-out row; fits of SmoothedScoreDiffusion in folds then take about ten times as long. Choose
-        it for searches over many candidates, and where folds are separated by groups or time.
+        their bandwidth), the background, the nodes and the solver of its fit to all rows, and a search
+        its best estimator. Default members that smooth mapped rows use the settings of the one that
+        smooths unmapped rows. "fold": settings are chosen again in each fold, so that nothing is learned
+        from a held-out row; fits of SmoothedScoreDiffusion in folds then take about ten times as long.
+        Choose it for searches over many candidates, and where folds are separated by groups or time.
     time_limit : float or None, default=None
         Seconds after which no further member is fitted; at least one is. Members are fitted in the
         order of `estimators`. How many are fitted depends on the machine; a warning names the others.

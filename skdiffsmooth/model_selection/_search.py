@@ -22,6 +22,7 @@ from .._utils.rows import TrainingRows, as_given, shared_relations
 from .._utils.shards import ONE_PROCESS
 from .._utils.validation import check_integer, check_real, check_real_array
 from .._utils.warnings import part_of_a_fit, warn_user
+from ..bandwidth import check_several
 from ..solvers import ODESolver
 from ._stages import N_FINALISTS, Search
 
@@ -188,11 +189,7 @@ class SmoothedScoreDiffusionCV(DensityEstimatorMixin, BaseEstimator):
         sigmas = self._checked_factors("sigma", _SIGMA_FACTORS, parsed.sigma)
         n_refinements = check_integer("n_refinements", self.n_refinements, minimum=0)
         verbose = check_integer("verbose", self.verbose, minimum=0)
-        if len(points) < 2:
-            raise ValueError(
-                "a search by held-out likelihood needs at least two distinct rows, got n_samples = 1 "
-                "after merging equal rows."
-            )
+        check_several(points, "a search by held-out likelihood")
         if parsed.are_scales_absolute and parsed.background is None:
             parsed = replace(parsed, background=0.0)
         first, compared = self._comparisons(parsed, rows, groups)

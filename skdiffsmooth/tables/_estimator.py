@@ -16,7 +16,7 @@ from .._utils.progress import reports_fit
 from .._utils.rows import check_sample_weight
 from .._utils.validation import check_choice, check_flag
 from .._utils.warnings import warn_user
-from ..compose._members import check_member, takes_weights
+from ..compose._members import check_member, check_takes_weights
 from ._columns import EncodedTable, TableColumns
 from ._density import MixedDensity
 from ._fitting import fit_mixed
@@ -206,11 +206,8 @@ class TableDensity(TakesTables, DensityEstimatorMixin, BaseEstimator):
         columns = self._columns_of(X, sample_weight)
         rows = columns.encode(X)
         weights = check_sample_weight(sample_weight, len(rows))
-        if sample_weight is not None and not takes_weights(density):
-            raise TypeError(
-                f"density of type {type(density).__name__} takes no sample_weight. Use a density "
-                "that does, or repeat rows instead of weighting them."
-            )
+        if sample_weight is not None:
+            check_takes_weights("density", density)
         has_cells = (rows.levels >= 0).any(axis=1) | ~np.isnan(rows.values).all(axis=1)
         kept = has_cells & (weights > 0)
         fitted = fit_mixed(columns, rows.take(kept), weights[kept], density)

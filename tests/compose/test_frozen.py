@@ -34,6 +34,12 @@ def test_a_frozen_density_stays_as_it_was_fitted(wrapper, weight):
     assert_allclose(model.score_samples(new), DENSITY.score_samples(new), rtol=1e-12)
 
 
+def test_a_frozen_density_of_all_classes_gives_the_priors_with_a_warning():
+    with pytest.warns(UserWarning, match=r"FrozenEstimator.*same density.*priors"):
+        model = DensityClassifier(FROZEN).fit(X, np.arange(40) < 10)
+    assert_allclose(model.predict_proba(X + 0.3), np.tile([0.75, 0.25], (40, 1)))
+
+
 def test_a_frozen_scaler_and_density():
     scaler = StandardScaler().fit(X * 7)
     inner = FrozenEstimator(KDESampler(0.5).fit(scaler.transform(X)))

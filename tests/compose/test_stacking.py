@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import joblib
 import numpy as np
 import pandas as pd
+import polars as pl
 import pytest
 import torch
 from hypothesis import given, settings
@@ -1013,3 +1014,13 @@ def test_a_copy_of_a_rounded_column_changes_no_weight():
     X = np.column_stack([x, (x + rng.normal(size=60)).round(1)])
     plain, wider = (DensityStacking().fit(Z) for Z in (X, np.column_stack([X, 2 * X[:, 1] + 3])))
     assert_allclose(wider.weights_, plain.weights_, atol=1e-6)
+
+
+def test_scores_of_a_frame_of_polars_give_no_warning(recwarn):
+    rows = np.random.RandomState(0).normal(size=(30, 2))
+    frame = pl.DataFrame({"a": rows[:, 0], "b": rows[:, 1]})
+    model = DensityStacking([("kde", KDESampler("loo"))], cv=2)
+    assert model.fit(frame).score(frame) == pytest.approx(
+        clone(model).fit(rows).score(rows), rel=1e-12
+    )
+    assert not recwarn.list

@@ -985,3 +985,38 @@ def test_densities_of_scikit_learn():
     compact = TransformedDensity(KernelDensity(kernel="linear"), StandardScaler()).fit(X)
     with pytest.raises(TypeError, match="KDESampler, which draws from every kernel"):
         compact.sample()
+
+
+@pytest.mark.parametrize("method", ["yeo-johnson", "box-cox"])
+def test_a_power_transform_is_that_of_scikit_learn(method):
+    rows = np.random.RandomState(0).lognormal(0, 2, (50, 3)) * [1, 1e3, 1e-3]
+    transformer = PowerTransformer(method).fit(rows)
+    lowest = -3.0 if method == "yeo-johnson" else 1e-9
+    queries = np.array([[lowest, 1.0, 7.0], [2.0, lowest / 3, 1e6], [0.3, 1e-9, 1e-3]])
+    change = change_of_variables(transformer)
+    assert_allclose(change.image(queries), transformer.transform(queries), rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("method", "rows", "far"),
+    [
+        ("yeo-johnson", 1e-12 * np.random.RandomState(0).normal(size=40), 1e-3),  # lambda is 1e11
+        ("box-cox", np.repeat([1.0, 2.0], [24, 16]), 1e-300),
+    ],
+)
+def test_the_density_is_zero_where_a_power_overflows(method, rows, far):
+    """scikit-learn's transform raises an error for such values, instead of returning infinity."""
+    density = TransformedDensity(KDESampler("loo"), PowerTransformer(method))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of lost digits, and of two values
+        model = density.fit(rows[:, None])
+    near, beyond = model.score_samples([[rows[0]], [far]])
+    assert np.isfinite(near)
+    assert beyond == -np.inf
+
+
+@pytest.mark.parametrize("steps", [(PCA(whiten=True),), (StandardScaler(), PCA(whiten=True))])
+def test_rows_that_are_all_equal_stay_so_through_whitened_components(steps):
+    model = TransformedDensity(KDESampler(0.5), make_pipeline(*steps)).fit(np.full((20, 2), 3.0))
+    assert np.isfinite(model.score_samples([[3.0, 3.0]])).all()
+    assert_allclose(model.sample(5, random_state=0), 3.0, atol=1e-5)

@@ -15,9 +15,10 @@ import torch
 from sklearn.base import clone
 
 from skdiffsmooth import KDESampler, ManifoldAdaptedDiffusion, SmoothedScoreDiffusion
-from skdiffsmooth.compose import DensityStacking
+from skdiffsmooth.compose import DensityClassifier, DensityStacking
 from skdiffsmooth.manifolds import AffineSubspace, intrinsic_dimension
 from skdiffsmooth.solvers import Heun
+from skdiffsmooth.tables import TableDensity
 
 NAN, INF = float("nan"), float("inf")
 BANDWIDTH, SIGMA = 0.3, 0.5
@@ -53,6 +54,40 @@ def shown(name, value):
 def label(name, value):
     text = f"{name}={value!r}" if not hasattr(value, "shape") else f"{name}: {type(value).__name__}"
     return re.sub(r"\s+|0x[0-9a-f]+", " ", text)[:50]
+
+
+# ----------------------------------------------------------------------------------- containers
+
+CONTAINERS = {
+    "dict": ({"a": [1.0, 2.0]}, r"X is a dict;.*pandas.DataFrame\(X\)"),
+    "generator": ((row for row in [[1.0], [2.0]]), r"X is a generator;.*list\(X\)"),
+    "structured": (np.zeros(3, dtype=[("a", float), ("b", float)]), r"with the fields a, b;"),
+}
+
+
+@pytest.mark.parametrize("estimator", [KDE, TableDensity(density=KDE)], ids=["array", "table"])
+@pytest.mark.parametrize(("X", "message"), CONTAINERS.values(), ids=CONTAINERS)
+def test_containers_that_are_no_tables(estimator, X, message):
+    with pytest.raises(TypeError, match=message):
+        clone(estimator).fit(X)
+
+
+@pytest.mark.parametrize(
+    "estimator",
+    [KDE, DensityStacking([("kde", KDE)], cv=2), DensityClassifier(KDE), TableDensity(density=KDE)],
+    ids=lambda estimator: type(estimator).__name__,
+)
+def test_a_table_of_pyarrow_is_a_frame(estimator):
+    pyarrow = pytest.importorskip("pyarrow")
+    X, y = pd.DataFrame(table(30, 2), columns=["a", "b"]), np.arange(30) % 2
+    expected = clone(estimator).fit(X, y)
+    model = clone(estimator).fit(pyarrow.table(X), y)
+    assert list(model.feature_names_in_) == ["a", "b"]
+    np.testing.assert_array_equal(
+        model.score_samples(pyarrow.table(X[:5])), expected.score_samples(X[:5])
+    )
+    with pytest.raises(ValueError, match=r"column 'b' of X holds (text|labels)"):
+        model.score_samples(pyarrow.table(X.assign(b="x")))
 
 
 # ----------------------------------------------------------------------------------- parameters

@@ -730,6 +730,9 @@ def test_a_scale_cannot_be_learned_from_one_row(estimator, missing, copies):
 def test_rules_of_thumb_name_the_constant_columns(rule):
     with pytest.raises(ValueError, match=rf"bandwidth='{rule}'.*constant columns \[1\].*drop"):
         KDESampler(rule).fit(table() * [1, 0, 1])
+    named = pd.DataFrame(table() * [1, 0, 1], columns=["a", "flat", "c"])
+    with pytest.raises(ValueError, match=rf"bandwidth='{rule}'.*constant columns \['flat'\].*drop"):
+        KDESampler(rule).fit(named)
 
 
 # ---------------------------------------------------------------------------------- failed fits

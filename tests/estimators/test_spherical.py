@@ -203,6 +203,7 @@ SPHERE, TURNS = {}, {"space": "rotations"}
         (SPHERE, [[0.0, 0, 1], [np.nan, 0, 1]], "NaN"),
         (SPHERE, [[0.0, 0, 1]], r"1 distinct row.*Pass numbers"),
         (SPHERE, [[0.0, 0, 1]] * 5, r"1 distinct row"),
+        ({"bandwidth": 0.3, "sigma": 0.0}, [[0.0, 0, 1]], r"such as background=0.0, or more rows"),
         (SPHERE, [[1e200, 0, 1]], r"in row 0"),
         (SPHERE, [[0.0, 0, 0, 0, 0, 0, 1]], r"7 columns.*expected unit vectors of 3 to 6"),
         (TURNS, [1e200 * np.eye(3).ravel()], r"in row 0"),

@@ -19,7 +19,8 @@ from sklearn.exceptions import ConvergenceWarning
 from skdiffsmooth import KDESampler, ManifoldAdaptedDiffusion, SmoothedScoreDiffusion
 from skdiffsmooth.manifolds import Sphere
 from skdiffsmooth.noise import NoiseLevels
-from skdiffsmooth.solvers import SOLVERS, Adaptive, estimates_error, solve
+from skdiffsmooth.solvers import SOLVERS, Adaptive, _adaptive, estimates_error, solve
+from skdiffsmooth.solvers._exponential import RightHandSide
 from skdiffsmooth.solvers._exponential import phi as _phi
 
 FIXED = Adaptive(tol=1e-3, max_halvings=0)
@@ -601,3 +602,62 @@ def test_without_a_flow_there_is_no_error(solver):
     found, error = model.score_samples(X, return_error=True)
     np.testing.assert_array_equal(error, 0)
     np.testing.assert_allclose(found, KDESampler(0.2).fit(X).score_samples(X), rtol=1e-12)
+
+
+# ------------------------------------------------------------------------------- budgets of steps
+
+
+def test_the_budget_of_each_step(monkeypatch):
+    """An eighth of what is left or, with few steps left, an equal part; at least part of the own error."""
+    budgets = []
+
+    def move(ode, x, first, start, end, budget, max_halvings):
+        budgets.append((budget.tolist(), max_halvings))
+        return _adaptive._Moved(x, budget, tensor([0.25, 3.0]))
+
+    monkeypatch.setattr(_adaptive, "_move", move)
+    state = Adaptive(tol=1.0, max_halvings=5).initial_state(tensor([[0.0], [0.0]]), 10)
+    for _ in range(11):
+        state.step(two_points(), tensor([[0.0], [0.0]]), 1.0, 2.0, None)
+    expected, errors = [], np.zeros(2)
+    for n_left in (10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0):
+        part = {7: 1 / 7, 6: 1 / 6, 5: 1 / 5, 4: 1 / 4, 3: 1 / 3, 2: 1 / 2, 1: 1, 0: 1}
+        of_tol = part.get(n_left, 1 / 8) * (1.0 - errors)
+        expected.append(np.maximum(of_tol, np.maximum(errors, 1.0) / 80))
+        errors = errors + [0.25, 3.0]
+    np.testing.assert_allclose([budget for budget, _ in budgets], expected)
+    assert {halvings for _, halvings in budgets} == {5}
+    np.testing.assert_allclose(state.error, errors)
+    # Without an announced step the first may use the whole tolerance.
+    Adaptive(tol=0.5).initial_state(tensor([[0.0]]), 0).step(
+        two_points(), tensor([[0.0]]), 1, 2, None
+    )
+    assert budgets[-1] == ([0.5], 10)
+
+
+def test_halves_share_the_budget(monkeypatch):
+    """The second half of a step may use what the first left; a row whose error is NaN is halved too."""
+    calls = []
+
+    def one_step(ode, x, first, start, end, budget):
+        calls.append((start, end, budget.tolist()))
+        error = {(1.0, 16.0): [math.nan, 0.5, 8.0], (1.0, 4.0): [0.1, 0.5]}.get((start, end))
+        error = tensor([0.3] * len(x) if error is None else error)
+        return _adaptive._Moved(x + end, 10 * x[:, 0], error), budget
+
+    monkeypatch.setattr(_adaptive, "_one_step", one_step)
+    ode = RightHandSide(two_points(), with_rate=True)
+    x, budget = tensor([[1.0], [2.0], [3.0]]), tensor([1.0, 0.5, 2.0])
+    moved = _adaptive._move(ode, x, ode(x, 1.0), 1.0, 16.0, budget, 1)
+    # The second row has exactly its budget, and is not halved.
+    assert calls == [
+        (1.0, 16.0, [1.0, 0.5, 2.0]),
+        (1.0, 4.0, [0.5, 1.0]),
+        (4.0, 16.0, [0.9, 1.5]),
+    ]
+    np.testing.assert_allclose(moved.x, [[1 + 20], [2 + 16], [3 + 20]])
+    np.testing.assert_allclose(moved.change, [10 + 50, 20, 30 + 70])
+    np.testing.assert_allclose(moved.error, [0.4, 0.5, 0.8])
+    calls.clear()
+    _adaptive._move(ode, x, ode(x, 1.0), 1.0, 16.0, budget, 0)
+    assert len(calls) == 1

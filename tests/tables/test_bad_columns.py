@@ -24,6 +24,7 @@ from skdiffsmooth.tables import (
 )
 
 NAMES = [f"name {i}" for i in range(12)]
+ZONES = [datetime.UTC, datetime.timezone(datetime.timedelta(hours=1))]
 
 
 def numbers(n=12, seed=0):
@@ -160,6 +161,11 @@ def test_values_that_are_infinite():
             [datetime.date(2020, 1, 1 + i) for i in range(12)],
             r"cells of type date.*pandas.to_datetime",
         ),
+        (
+            [datetime.datetime(2020, 1, 1 + i, tzinfo=ZONES[i % 2]) for i in range(12)],
+            r"cells of type datetime.*pandas.to_datetime\(X\['b'\], utc=True\)",
+        ),
+        ([datetime.time(i) for i in range(12)], r"cells of type time.*hours.*Periodic\(24\)"),
         ([[i] for i in range(12)], r"cells of type list"),
         ([2**60 + i for i in range(12)], r"integers beyond 2\*\*53.*kinds={'b': None}"),
     ],

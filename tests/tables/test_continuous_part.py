@@ -361,6 +361,18 @@ def test_the_chooser_of_exact_rows_leaves_equal_rows_out_together():
     assert not _Chooser.of(other, own).is_scale_free
 
 
+def test_the_scale_of_other_densities_is_not_chosen():
+    """Distances are then in the metric of a kernel density estimate of the same rows."""
+    own = rows_in_cells()
+    chooser = _Chooser.of(SimpleNamespace(), own)
+    assert chooser.is_scale_free is False
+    assert chooser.background == 0
+    kde = KDESampler(metric="local").fit(own.rows)
+    x = kde.coordinates_.to_metric(own.rows) / kde.bandwidth_
+    squares = ((x[:, None] - x) ** 2).sum(axis=2)
+    np.testing.assert_allclose(chooser.squares[0], squares, atol=1e-9)
+
+
 def test_the_chooser_of_rows_in_cells_leaves_one_copy_out():
     weights = np.r_[4.0, np.ones(11)]
     own = rows_in_cells(has_cells=(True, True), weights=weights)

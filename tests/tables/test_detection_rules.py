@@ -115,6 +115,7 @@ def test_the_slack_is_twice_the_largest_distance():
         # A deviation of a fiftieth of the unit is allowed.
         (1.0, [0.0, 1.02, 3.0], 0.0),
         (1.0, [0.0, 2.98, 3.0], 0.0),
+        (4.0, [0.0, 4.07, 12.0], 0.0),
     ],
 )
 def test_lattices_of_declared_units(unit, values, offset):
@@ -130,8 +131,8 @@ def test_lattices_of_declared_units(unit, values, offset):
             r"'a' holds 1.03, which is no multiple of unit=1 away from 0; .* such as whole numbers\.",
         ),
         (
-            Continuous(unit=0.5), [0.1, 0.7, 2.1],
-            r"'a' holds 0.7, which is no multiple of unit=0.5 away from 0.1; .* in that unit\. Decl",
+            Continuous(unit=0.5), [0.1, 1.1, 0.75, 2.1],
+            r"'a' holds 0.75, which is no multiple of unit=0.5 away from 0.1; .* in that unit\. Decl",
         ),
     ],
 )  # fmt: skip
@@ -161,6 +162,8 @@ def test_lattices_without_a_unit():
         (5e11 + np.arange(10) / 10, 0.0),
         (5e12 + np.arange(10), 0.0),
         (4e12 + np.arange(10), 1.0),
+        # The largest value decides.
+        (np.r_[0.0, 5e11 + np.arange(10) / 10], 0.0),
     ],
 )
 def test_the_last_decimal_needs_a_thousand_floats_between(values, unit):
@@ -444,6 +447,7 @@ def test_bounds_count_values_in_two_intervals():
         ([4, 4, 1, 1, 1, 9], True),  # 64 >= 60
         ([4, 3, 1, 1, 1, 0], False),  # 49 < 60
         ([5, 3, 1, 1, 1, 0], True),
+        ([5, 5, 2, 2, 1, 0], True),  # 100 >= 100
         ([3, 2, 0, 0, 0, 0], True),  # 25 >= 20
         ([2, 2, 0, 0, 0, 0], False),
     ):

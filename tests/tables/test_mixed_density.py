@@ -22,6 +22,7 @@ from skdiffsmooth.tables import (
     _continuous,
     _density,
 )
+from skdiffsmooth.tables._cells import lattice
 from skdiffsmooth.tables._density import MixedDensity, _AtPoints, _Group
 from skdiffsmooth.tables._discrete import LevelDensity, LevelKernel
 
@@ -341,7 +342,7 @@ class Cells(MixedDensity):
         self.calls.append((values[:, 0].tolist(), n_refined))
         # The mean over every third point differs from one by `spread`.
         m = 27
-        spread = 8 * values[:, 0] / 3**n_refined
+        spread = 8 * values[:, 0] / (1, 1, 3)[n_refined]
         ratio = np.ones((m, len(values)))
         ratio[1::3] += spread
         ratio[0::3] -= spread / 2
@@ -357,9 +358,10 @@ class Cells(MixedDensity):
 @pytest.mark.parametrize(
     ("tolerance", "is_integrated", "refined"),
     [
-        (None, False, [[0.05, 0.11, 0.12], [0.11, 0.12]]),
-        (0.115, False, [[0.05, 0.11, 0.12], [0.12]]),
-        (None, True, [[0.05, 0.11, 0.12], [0.11, 0.12]]),
+        (None, False, [[0.05, 0.11, 0.22], [0.11, 0.22], [0.22]]),
+        (0.115, False, [[0.05, 0.11, 0.22], [0.22], [0.22]]),
+        (0.23, False, [[0.05, 0.11, 0.22]]),
+        (None, True, [[0.05, 0.11, 0.22], [0.11, 0.22], [0.22]]),
     ],
 )
 def test_cells_with_large_errors_have_more_points(tolerance, is_integrated, refined):
@@ -369,14 +371,36 @@ def test_cells_with_large_errors_have_more_points(tolerance, is_integrated, refi
     density = Cells(table, None, [], [])
     object.__setattr__(density, "calls", [])
     part = SimpleNamespace(columns=np.array([0]), is_integrated=is_integrated)
-    values = np.array([[0.05], [0.11], [0.12]])
+    values = np.array([[0.05], [0.11], [0.22]])
     result, error = density._of_part(part, np.empty((3, 0)), values, tolerance)
     assert [call[0] for call in density.calls] == refined
     assert [call[1] for call in density.calls] == list(range(len(refined)))
     np.testing.assert_allclose(result, 0, atol=1e-12)
-    last = values[:, 0].copy()
-    last[np.isin(values[:, 0], refined[-1])] /= 3
-    np.testing.assert_allclose(error, last)
+    np.testing.assert_allclose(error, [0.05, 0.11, 0.22 / 3 if len(refined) == 3 else 0.22])
+
+
+@pytest.mark.parametrize(("tolerance", "n"), [(None, 17), (0.1, 5)])
+def test_rough_integrals_have_fewer_points(tolerance, n):
+    X = pd.DataFrame({"a": np.arange(6.0), "b": np.arange(6.0)})
+    kind = Continuous(atoms=(), unit=1.0)
+    table = TableColumns.fit(X, {"a": kind, "b": kind})
+    density, requested = MixedDensity(table, None, [], []), []
+
+    def log_densities(levels, requests, tolerance):
+        requested.append((len(requests[0][1]), tolerance))
+        return [(np.arange(len(queries)) * 1.0, np.ones(len(queries))) for _, queries in requests]
+
+    part = SimpleNamespace(
+        columns=np.array([0, 1]), relevant=np.array([], dtype=int), is_integrated=True,
+        offsets=lattice(np.array([True, True])), log_densities=log_densities,
+    )  # fmt: skip
+    levels, values = np.empty((2, 0), dtype=int), np.array([[1.0, 2.0], [3.0, 4.0]])
+    (found,) = density._at_points(part, levels, values, tolerance)
+    assert requested == [(2 * n, tolerance)]
+    assert found.observed.tolist() == [True, True]
+    # Without maps there are no slopes: what was returned for each point and row.
+    np.testing.assert_array_equal(found.log_density, np.arange(2.0 * n).reshape(n, 2))
+    np.testing.assert_array_equal(found.error, np.ones((n, 2)))
 
 
 # ------------------------------------------------------------------------------ draws

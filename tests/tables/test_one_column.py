@@ -352,6 +352,8 @@ def test_cells_of_another_type_are_an_error():
     for family in ("label", "number", "flag"):
         cells = cells_of([1.0], family)
         assert _column.in_family(level, cells) is cells
+    cells = cells_of([None, 1.0])
+    assert _column.in_family(level, cells) is cells
     with pytest.raises(ValueError, match="holds dates, such as 1970-01-02T00:00:00; expected lab"):
         _column.in_family(level, dates("1970-01-02"))
     cells = cells_of([None], "number")
@@ -387,7 +389,7 @@ def test_values_within_bounds_are_none():
         _column._check_bounds(column_of(kind), np.array(values))
 
 
-@pytest.mark.parametrize(("offset", "unit"), [(0.0, 1.0), (0.5, 1.0), (3.0, 50.0)])
+@pytest.mark.parametrize(("offset", "unit"), [(0.0, 1.0), (0.25, 1.0), (3.0, 50.0)])
 def test_whole_numbers_may_be_none_of_the_detected_multiples(offset, unit):
     column = column_of(Integer(atoms=(), unit=unit), lattice=Lattice(unit, unit, offset))
     _column._check_bounds(column, offset + np.array([0.0, 1.0, 7.01, -3.0, np.nan]))
@@ -396,6 +398,8 @@ def test_whole_numbers_may_be_none_of_the_detected_multiples(offset, unit):
         match=rf"column 'a' holds {offset + 7.25:.6g} \(row 1; 2 such rows\), which is not whole",
     ):
         _column._check_bounds(column, offset + np.array([1.0, 7.25, -3.1]))
+    with pytest.raises(ValueError, match="which is not whole"):
+        _column._check_bounds(column, offset + np.array([7.03]))
 
 
 def test_fractions_are_allowed_where_the_unit_is_no_whole_number():
@@ -571,6 +575,10 @@ def test_durations_come_back_in_ticks():
     assert ticks[0] == 43200
     assert abs(ticks[2] - 2**52) <= 1
     assert ticks[3] == -ticks[2]
+    stored = ColumnType("timedelta64[ms]", "duration", resolution="ms")
+    ticks = decode_column(replace(column, stored=stored), rows).values.astype(np.int64)
+    assert ticks[0] == 43_200_000
+    assert abs(ticks[2] - 2**52) <= 1
 
 
 # ------------------------------------------------------------------------------ given values

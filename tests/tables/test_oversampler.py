@@ -5,6 +5,7 @@ import warnings
 
 import numpy as np
 import pandas as pd
+import polars as pl
 import pytest
 from imblearn.pipeline import make_pipeline
 from imblearn.utils.estimator_checks import parametrize_with_checks
@@ -55,6 +56,27 @@ def test_drawn_rows_are_like_those_of_their_class():
     # Standard errors of means: about 0.3 counts of some 80 rows, plus those of the draws.
     assert drawn["count"].mean() == pytest.approx(own["count"].mean(), abs=1.0)
     assert np.log(drawn["mass"]).mean() == pytest.approx(np.log(own["mass"]).mean(), abs=0.15)
+
+
+def test_a_density_of_arrays_draws_frames_with_rounded_integers():
+    """imbalanced-learn converts by truncation, which would lower counts by half a unit."""
+    rng = np.random.RandomState(0)
+    y = np.repeat(["no", "yes"], [400, 60])
+    X = pd.DataFrame({"size": rng.normal(size=460), "count": rng.poisson(6, 460)})
+    density = DensityOverSampler(KDESampler("loo", metric="scaled"), random_state=0)
+    more, labels = density.fit_resample(X.assign(flag=X["size"] > 0), y)
+    assert more.dtypes.tolist() == [float, int, bool]
+    assert np.sum(labels == "yes") == 400
+    drawn, own = more[460:], X[y == "yes"]
+    # Four standard errors of the mean of 340 draws.
+    assert abs(drawn["count"].mean() - own["count"].mean()) < 4 * 2.6 / np.sqrt(340)
+    assert abs(drawn["flag"].mean() - (own["size"] > 0).mean()) < 4 * 0.5 / np.sqrt(340)
+
+
+def test_frames_of_polars_are_refused():
+    X, y = frame()
+    with pytest.raises(TypeError, match=r"polars.*X.to_pandas\(\)"):
+        sampler().fit_resample(pl.DataFrame({"mass": X["mass"].to_numpy()}), y)
 
 
 def test_missing_cells_are_kept():
