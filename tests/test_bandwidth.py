@@ -784,6 +784,15 @@ def test_rules_of_thumb_by_their_formulas():
         scott(np.array([[0.0, 0.3], [1.0, 0.1 + 0.2]]), np.full(2, 0.5))
 
 
+def test_rows_without_weight_have_no_part_in_a_rule_of_thumb():
+    points = np.array([[0.0, 1.0], [1.0, 4.0], [9.0, 9.0]])
+    found = scott(points, np.array([0.5, 0.5, 0.0]))
+    np.testing.assert_allclose(found, scott(points[:2], np.full(2, 0.5)))
+    points[1, 0] = 0.0
+    with pytest.raises(ValueError, match=r"zero in the constant columns \[0\]"):
+        scott(points, np.array([0.5, 0.5, 0.0]))
+
+
 def test_queries_are_taken_by_their_distance():
     """The lengths are 0, sqrt 2, 1.3 and 2."""
     x = np.array([[1.0, 1.0], [0.0, 0.0], [1.3, 0.0], [0.0, -2.0]])
@@ -964,6 +973,14 @@ def test_steps_of_a_search(monkeypatch):
     assert [step[3:] for step in steps] == [(0.5, *bounds), (0.75, *bounds)]
     steps, _ = searched(monkeypatch, points, weights, is_screening=True)
     assert [step[3:] for step in steps] == [(*bounds, 1e-2)]
+
+
+@pytest.mark.parametrize(("n_points", "n_steps"), [(256, 1), (257, 2)])
+def test_all_queries_of_few_points_are_scored_at_once(n_points, n_steps, monkeypatch):
+    points, weights = np.arange(float(n_points))[:, None], np.full(n_points, 1 / n_points)
+    which = np.arange(300) % n_points
+    queries = Queries(points[which] + 0.1, which, np.full(300, 1 / 300))
+    assert len(searched(monkeypatch, points, weights, queries=queries)[0]) == n_steps
 
 
 @pytest.mark.parametrize("periods", [[0.0, 9.0], [8.0, 9.0]])

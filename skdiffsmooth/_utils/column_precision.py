@@ -156,8 +156,7 @@ def far_columns(points: np.ndarray, weights: np.ndarray, names: np.ndarray | Non
         median = np.sort(values)[n_rows // 2]
         distances = np.abs(values - median)
         order = np.argsort(distances, kind="stable")
-        rank = int(np.searchsorted(np.cumsum(weights[order]), _NEAR))
-        near = distances[order[min(rank, n_rows - 1)]]
+        near = distances[order[np.searchsorted(np.cumsum(weights[order]), _NEAR)]]
         is_far = distances / _FAR > n_rows * near
         if near and is_far.any() and len(described) < _MOST_DESCRIBED:
             described.append(

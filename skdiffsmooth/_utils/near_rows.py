@@ -139,7 +139,7 @@ def _float32_pairs(points: np.ndarray) -> np.ndarray:
         return np.empty((0, 2), dtype=np.intp)
     _, label = distinct_rows(_rounded_to_single(points) + 0.0)
     # At most one float32 row has each label, since rows are distinct.
-    single = np.full(label.max() + 1, -1)
+    single = np.full(len(points), -1)
     single[label[is_single]] = np.flatnonzero(is_single)
     others = np.flatnonzero(~is_single)
     partners = single[label[others]]

@@ -43,10 +43,8 @@ def check_pair(
     X: Any, other: Any, name: str, *, minimum: tuple[int, int] = (1, 1)
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return two sets of rows, X and `name`, after checking that they have the same columns."""
-    first, second = (
-        check_rows(label, rows, minimum=least)
-        for label, rows, least in zip(("X", name), (X, other), minimum, strict=True)
-    )
+    first = check_rows("X", X, minimum=minimum[0])
+    second = check_rows(name, other, minimum=minimum[1])
     if first.shape[1] != second.shape[1]:
         raise ValueError(
             f"X has {first.shape[1]} columns and {name} has {second.shape[1]}; expected the same "

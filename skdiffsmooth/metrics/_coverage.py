@@ -11,7 +11,7 @@ from scipy.spatial.distance import cdist
 from .._utils.memory import slices_within
 from .._utils.validation import check_real_array
 from ._checks import check_fraction, check_pair
-from ._pairs import MEMORY_LIMIT, nearest
+from ._pairs import MEMORY_LIMIT, nearest_distances
 
 
 def coverage_at_scale(X: Any, reference: Any, radius: Any) -> Any:
@@ -60,7 +60,7 @@ def coverage_at_scale(X: Any, reference: Any, radius: Any) -> Any:
     radii = check_real_array("radius", radius)
     if not np.all((radii >= 0) & np.isfinite(radii)):
         raise ValueError(f"radius={radius!r} is out of range; expected finite numbers >= 0.")
-    distances = np.sort(nearest(reference_rows, rows, 1)[0][:, 0])
+    distances = np.sort(nearest_distances(reference_rows, rows))
     fractions = np.searchsorted(distances, radii, side="right") / len(distances)
     return float(fractions) if radii.ndim == 0 else fractions
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from ._checks import check_pair, check_rows
-from ._pairs import nearest
+from ._pairs import nearest_distances
 
 # A row may be nearer to data on the manifold than to the manifold by these errors of distances, from
 # rounding and the search for the nearest point: relative to the distance, and to the extent of the data.
@@ -111,7 +111,7 @@ def distance_to_data(X: Any, data: Any) -> np.ndarray:
     >>> distance_to_data([[0.0, 3.0], [1.0, 1.0]], [[0.0, 0.0], [1.0, 1.0]])
     array([2.23606798, 0.        ])
     """
-    return nearest(*check_pair(X, data, "data"), 1)[0][:, 0]
+    return nearest_distances(*check_pair(X, data, "data"))
 
 
 def lateral_distance(X: Any, data: Any, manifold: Any) -> np.ndarray:

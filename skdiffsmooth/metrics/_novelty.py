@@ -9,7 +9,7 @@ import numpy as np
 from scipy.stats import rankdata
 
 from ._checks import check_fraction, check_pair
-from ._pairs import nearest
+from ._pairs import nearest, nearest_distances
 
 
 @dataclass(frozen=True)
@@ -194,10 +194,10 @@ def memorization_report(
     level = check_fraction("level", level)
     copied = memorization(rows, data_rows)
     usual = memorization(held_out, data_rows)
-    to_data = nearest(rows, data_rows, 1)[0][:, 0]
-    threshold = np.quantile(nearest(held_out, data_rows, 1)[0][:, 0], level)
+    to_data = nearest_distances(rows, data_rows)
+    threshold = np.quantile(nearest_distances(held_out, data_rows), level)
     attack, attack_error = _area_under_curve(
-        nearest(data_rows, rows, 1)[0][:, 0], nearest(held_out, rows, 1)[0][:, 0]
+        nearest_distances(data_rows, rows), nearest_distances(held_out, rows)
     )
     return MemorizationReport(
         copies=float(np.mean(to_data == 0)),

@@ -49,3 +49,8 @@ def nearest(X: np.ndarray, data: np.ndarray, n_neighbors: int) -> tuple[np.ndarr
     search = NearestPoints(data, MEMORY_LIMIT)
     distances, indices = search.query(torch.from_numpy(X), n_neighbors)
     return distances.numpy(), indices.numpy()
+
+
+def nearest_distances(X: np.ndarray, data: np.ndarray) -> np.ndarray:
+    """Return the distance (n,) of each row of X from the nearest row of `data`."""
+    return nearest(X, data, 1)[0][:, 0]

@@ -17,14 +17,16 @@ from skdiffsmooth.metrics import (
     classifier_two_sample_test,
     coverage_at_scale,
     coverage_scale,
+    distance_to_manifold,
     fidelity_and_diversity,
     fisher_divergence,
+    lateral_distance,
     memorization,
     memorization_report,
 )
 from skdiffsmooth.metrics import _coverage as coverage_module
 from skdiffsmooth.metrics import _pairs as pairs_module
-from skdiffsmooth.metrics._checks import check_fraction, check_pair, check_rows
+from skdiffsmooth.metrics._checks import check_fraction, check_pair, check_returned, check_rows
 from skdiffsmooth.metrics._classifier_test import _neighbors, _pairs, _Split
 from skdiffsmooth.metrics._coverage import _scales
 from skdiffsmooth.metrics._fidelity import _radii
@@ -326,3 +328,158 @@ def test_tiles_keep_to_their_memory(case, limit, monkeypatch):
         tracemalloc.stop()
     n_arrays = 2 if case == "equal rows" else 1
     assert 0.55 * n_arrays * limit < peak < 1.25 * n_arrays * limit
+
+
+@pytest.mark.parametrize(("ratio", "is_exact"), [(0.9e-6, True), (1.5e-6, False)])
+def test_squares_below_a_millionth_of_the_lengths_are_computed_from_differences(ratio, is_exact):
+    """The others keep about ten digits."""
+    Y = rows(30, 40)
+    Y -= Y.mean(axis=0)
+    steps = rows(30, 40, seed=1)
+    lengths = np.sqrt(2 * ratio * np.sum(Y**2, axis=1) / np.sum(steps**2, axis=1))
+    X = Y + lengths[:, None] * steps
+    ((_, distances),) = pairs_module.distance_tiles(X, Y)
+    expected = [math.sqrt(math.fsum((x - y) ** 2)) for x, y in zip(X, Y, strict=True)]
+    errors = np.abs(np.diagonal(distances) / expected - 1)
+    assert errors.max() < (1e-14 if is_exact else 1e-9)
+    assert is_exact or errors.max() > 1e-13
+
+
+@pytest.mark.parametrize("d", [40, 4000])
+def test_tiles_of_products_keep_rows_of_many_columns(d, monkeypatch):
+    """Beside the distances of a tile its rows, less the mean, and twice these."""
+    asked = []
+    original = pairs_module.slices_within
+
+    def slices_within(n, n_bytes, limit):
+        asked.append(n_bytes)
+        return original(n, n_bytes, limit)
+
+    monkeypatch.setattr(pairs_module, "slices_within", slices_within)
+    X, Y = rows(3, d), np.concatenate([rows(3, d)[:1], rows(1, d, seed=1)])
+    list(pairs_module.distance_tiles(X, Y))
+    of_rows, of_close_pairs = asked
+    assert of_rows >= 2 * X[0].nbytes + 2 * 8 * len(Y)
+    assert of_rows <= 2 * X[0].nbytes + 6 * 8 * len(Y)
+    assert of_close_pairs == 3 * X[0].nbytes
+
+
+def test_margins_of_coverage():
+    """A billionth of a row, and a trillionth of the mass."""
+    X, reference = np.zeros((1, 1)), np.arange(10.0)[:, None]
+    exact, within, beyond = (
+        coverage_scale(X, reference, alpha=0.5 - shift / 10, c=0.5) for shift in (0, 0.9e-9, 1.5e-9)
+    )
+    assert exact == within < beyond
+    # Two generated rows at 1 and 3, the other reference row at 2: half of the mass up to 3.
+    distances = np.array([[1.0, 3.0, 0.0, 2.0]])
+    for c, expected in ((0.5, 1), (0.5 + 0.4e-12, 1), (0.5 + 0.75e-12, 3), (0.51, 3)):
+        assert _scales(distances, 2, c) == expected
+
+
+def test_rows_exactly_at_the_border_are_inside():
+    border = -(1 + 1e-9)
+    one, other = [[0.0], [1.0]], [[border], [border - 1]]
+    assert fidelity_and_diversity(other, one, n_neighbors=1).precision == 0.5
+    assert fidelity_and_diversity(one, other, n_neighbors=1).recall == 0.5
+    beyond = [[np.nextafter(border, -2)], [border - 1]]
+    assert fidelity_and_diversity(beyond, one, n_neighbors=1).precision == 0.0
+
+
+def test_the_row_that_is_farthest_off_is_named():
+    class Line:
+        def distance(self, X):
+            return np.abs(X[:, 1])
+
+    data = [[0.0, 0.1], [1.0, 0.5], [2.0, 0.2]]
+    with pytest.raises(ValueError, match=r"row 1 of X is 0 from the data but 0\.5 from manifold="):
+        lateral_distance(data, data, Line())
+    found = lateral_distance([[3.0, 4.0], [0.0, 5.0]], [[0.0, 0.0], [9.0, 0.0]], Line())
+    np.testing.assert_allclose(found, [3, 0])
+
+
+@pytest.mark.parametrize(
+    ("to_manifold", "to_data", "extent", "is_refused"),
+    [
+        (1 + 0.9e-6, 1.0, 0.0, False),
+        (1 + 1.1e-6, 1.0, 0.0, True),
+        (0.9e-8, 0.0, 1.0, False),
+        (1.1e-8, 0.0, 1.0, True),
+        (4 * 0.9e-6 + 4, 4.0, 0.0, False),
+        (2 * 1.1e-8, 0.0, 2.0, True),
+        (2 * 0.9e-8, 0.0, 2.0, False),
+    ],
+)
+def test_errors_of_distances_that_are_rounding(to_manifold, to_data, extent, is_refused):
+    class Manifold:
+        def distance(self, X):
+            return np.array([to_manifold])
+
+    X, data = [[to_data]], [[0.0], [-extent], [-2 * extent]]
+    if is_refused:
+        with pytest.raises(ValueError, match="do not lie on it"):
+            lateral_distance(X, data, Manifold())
+    else:
+        assert lateral_distance(X, data, Manifold()) == [0.0]
+
+
+@pytest.mark.parametrize("wrong", [[0.0], [0.0, np.nan], [[0.0, 0.0]], [0.0, -1e-300]])
+def test_distances_that_a_manifold_may_not_return(wrong):
+    class Manifold:
+        def distance(self, X):
+            return wrong
+
+    n_valid = int(np.sum([value >= 0 for value in np.ravel(wrong)]))
+    shape = re.escape(str(np.shape(wrong)))
+    with pytest.raises(
+        ValueError, match=rf"shape {shape} for 2 rows, of which {n_valid} are finite"
+    ):
+        distance_to_manifold(np.zeros((2, 1)), Manifold())
+
+
+def test_returned_arrays_that_are_wrong_are_counted():
+    for values, shape, n_wrong in (([1.0, np.nan, np.inf], (3,), 2), ([[1.0]], (1,), 0)):
+        message = (
+            rf"f returned an array of shape .* with {n_wrong} values .* at t=0; expected finite"
+        )
+        with pytest.raises(ValueError, match=message):
+            check_returned("f", values, shape, " at t=0")
+    np.testing.assert_array_equal(check_returned("f", [1, 2], (2,), ""), [1.0, 2.0])
+    with pytest.raises(ValueError, match=r"X has the columns \['a'\] and data has \['b'\]"):
+        check_pair(pd.DataFrame({"a": [1.0]}), pd.DataFrame({"b": [1.0]}), "data")
+
+
+def test_fields_are_estimators_or_functions_of_a_copy():
+    X = rows(3, 2)
+
+    class Model:
+        def grad_log_density(self, passed):
+            assert np.shares_memory(passed, X)
+            return -passed
+
+    def field(passed):
+        passed *= 2
+        return -passed / 2
+
+    before = X.copy()
+    assert fisher_divergence(X, Model(), field).value == 0.0
+    np.testing.assert_array_equal(X, before)
+    assert fisher_divergence(X[:2], Model(), field).value == 0.0
+    with pytest.raises(TypeError, match="score_p=3 is not a score field"):
+        fisher_divergence(X, 3, field)
+    with pytest.raises(ValueError, match="at least 2 rows"):
+        fisher_divergence(X[:1], Model(), field)
+
+
+def test_shares_of_rows_that_count():
+    """Exactly at the threshold, at the quantile, and at distance zero, whatever the number of rows."""
+    result = memorization([[1.0], [1.9], [0.5]], [[0.0], [4.0]])
+    assert result.threshold == 1 / 3
+    assert memorization([[1.0], [2.0]], [[0.0], [4.0]], threshold=1).share == 0.5
+    np.testing.assert_array_equal(result.nearest, [0, 0, 0])
+    assert result.share == np.mean(result.ratio < 1 / 3)
+    data, held_out = [[0.0], [10.0]], [[1.0], [12.0], [13.0]]
+    # Distances 1, 2 and 3: a row at the median is not below it.
+    report = memorization_report([[2.0], [1.5], [0.0], [-9.0]], data, held_out, level=0.5)
+    assert (report.copies, report.near) == (0.25, 0.5)
+    assert memorization_report(data, data, held_out).level == 0.05

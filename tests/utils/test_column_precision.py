@@ -269,9 +269,10 @@ def test_a_unit_is_accepted_where_chance_would_give_one_in_a_billion(n_values, o
         ([0, 1, 2, 3.009, 4, 5, 6, 7, 8, 9, 10, 11, 12], 0.0, 1.0),
     ],
 )
-def test_lattices(values, noise, unit):
-    found = parts._lattice(np.array(values, dtype=float), noise)
-    assert found == pytest.approx(unit, rel=1e-12)
+@pytest.mark.parametrize("factor", [1.0, 8.0, 0.125])
+def test_lattices(values, noise, unit, factor):
+    found = parts._lattice(factor * np.array(values, dtype=float), factor * noise)
+    assert found == pytest.approx(factor * unit, rel=1e-12)
 
 
 @pytest.mark.parametrize(("step", "is_found"), [(99, True), (100, True), (101, False)])
@@ -403,8 +404,8 @@ def test_which_columns_are_described_as_discrete(columns, text):
 @pytest.mark.parametrize(
     ("columns", "n_described"),
     [
-        ({"rounding": 1.01e-3}, 1),
-        ({"rounding": 0.99e-3}, 0),
+        ({"rounding": 4.04e-3}, 1),
+        ({"rounding": 3.96e-3}, 0),
         ({"rounding": 1.0, "unit": 0.5}, 0),
         ({"rounding": 1.0, "std": 0.0}, 0),
         ({"rounding": np.ones(8)}, 8),
@@ -413,13 +414,13 @@ def test_which_columns_are_described_as_discrete(columns, text):
 )
 def test_which_columns_are_described_as_rounded(columns, n_described):
     found = precision_of(**columns)
-    points = np.tile([[-1.0], [1.0]], len(found.std))
+    points = np.tile([[-4.0], [4.0]], len(found.std))
     names = np.array(list("abcdefghi"), dtype=object)
     described = found.rounded_columns(points, names)
     assert len(described) == n_described
     rounding = f"{found.rounding[0]:.2g}"
     for name, text in zip("abcdefgh", described, strict=False):
-        assert text == f"column '{name}': to {rounding}, and its standard deviation is 1"
+        assert text == f"column '{name}': to {rounding}, and its standard deviation is 4"
 
 
 def test_widths_of_parts_take_the_larger_of_unit_and_width():
@@ -449,6 +450,9 @@ def test_columns_vary_by_more_than_four_roundings(factor, varies, sign):
         ([0.25, 0.75], [1, 3]),
         ([0.5, 0.3], [5, 3]),
         ([1e-12, 1.0], [1, 1]),
+        # Four roundings of the largest one are noise, which makes units by chance.
+        ([1.0, 700.0], [1, 700]),
+        ([1.0, 800.0], [1, 1]),
         ([1.0, np.sqrt(2)], [1, 1]),
     ],
 )

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from skdiffsmooth import KDESampler, ManifoldAdaptedDiffusion, SmoothedScoreDiffusion
+from skdiffsmooth._utils import dequantize
 from skdiffsmooth._utils.column_precision import column_precision
 from skdiffsmooth._utils.dequantize import excluded_rows
 from skdiffsmooth._utils.rows import merge_duplicates
@@ -202,3 +203,111 @@ def test_a_column_of_large_steps_does_not_widen_the_others():
     # The best bandwidth of 200 normal rows is 0.35.
     assert model.bandwidth_ * model.coordinates_.columns.scales[0] < 0.5
     assert model.bandwidth_ * model.coordinates_.columns.scales[1] > 0.02
+
+
+# ------------------------------------------------------------------------------ parts, against loops
+
+
+MASK = 2**64 - 1
+
+
+def split_mix(key):
+    """The generator SplitMix64, in integers of Python."""
+    z = (key + 0x9E3779B97F4A7C15) & MASK
+    z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) & MASK
+    z = ((z ^ (z >> 27)) * 0x94D049BB133111EB) & MASK
+    return z ^ (z >> 31)
+
+
+def test_pseudo_random_integers_are_those_of_split_mix():
+    # The first numbers of the seed 0, as published with the generator.
+    assert split_mix(0) == 0xE220A8397B1DCDAF
+    keys = np.array([0, 1, 7, 2**63 + 5, MASK], dtype=np.uint64)
+    np.testing.assert_array_equal(dequantize._mixed(keys), [split_mix(int(key)) for key in keys])
+
+
+def test_ranks_are_counted_from_the_end_whose_hash_is_smaller():
+    ranks = np.array([[0, 3, 0], [1, 0, 0], [2, 1, 0], [2, 2, 0]])
+    found, signs = dequantize._oriented(ranks)
+    for column, sign, oriented in zip(ranks.T, signs, found.T, strict=True):
+        opposite = column.max() - column
+        keys = [sum(split_mix(int(r)) for r in each) & MASK for each in (column, opposite)]
+        assert sign == (-1.0 if keys[1] < keys[0] else 1.0)
+        np.testing.assert_array_equal(oriented, opposite if sign < 0 else column)
+    # Both ends of columns without ties, and of constants, have the same sum.
+    assert signs[1:].tolist() == [1, 1]
+    mirrored, of_mirror = dequantize._oriented(ranks.max(axis=0) - ranks)
+    np.testing.assert_array_equal(mirrored[:, [0, 2]], found[:, [0, 2]])
+    assert of_mirror[0] == -signs[0]
+
+
+def test_offsets_against_a_loop_over_integers():
+    points = np.array([[0.0, 5.0, 1.0], [2.0, 5.0, 3.0], [1.0, 5.0, 3.0], [7.0, 5.0, 1.0]])
+    widths, query, number = (
+        np.array([1.0, 0.0, 0.5]),
+        np.array([0, 0, 2, 3]),
+        np.array([0, 9, 1, 2]),
+    )
+    ranks = np.array([[0, 0, 0], [2, 0, 1], [1, 0, 1], [3, 0, 0]])
+    ranks, signs = dequantize._oriented(ranks)
+    hashed = [[split_mix(int(r)) for r in row] for row in ranks]
+    keys = [split_mix(sum(row[j] for row in hashed) & MASK) for j in range(3)]
+    found = dequantize._random_offsets(points, widths, query, number)
+    for i, (q, n) in enumerate(zip(query, number, strict=True)):
+        row_key = sum(split_mix((hashed[q][j] + keys[j]) & MASK) for j in (0, 2)) & MASK
+        draw_key = split_mix((row_key + int(n) * 0x9E3779B97F4A7C15) & MASK)
+        for j in (0, 2):
+            bits = split_mix((draw_key + keys[j] + hashed[q][j]) & MASK)
+            expected = (bits / 2**64 - 0.5) * signs[j] * widths[j]
+            assert found[i, j] == pytest.approx(expected, abs=1e-15)
+    np.testing.assert_array_equal(found[:, 1], 0)
+
+
+def test_equal_rows_before_each_row():
+    points = np.array([[1.0], [0.0], [1.0], [1.0], [0.0], [2.0]])
+    np.testing.assert_array_equal(dequantize._occurrence(points), [0, 0, 1, 2, 1, 0])
+
+
+def test_copies_of_rows_count_where_all_columns_are_discrete():
+    points, weights = np.array([[0.0, 7.0], [1.0, 7.0], [3.0, 7.0]]), np.array([0.2, 0.2, 0.6])
+    for widths, copies in (([1.0, 0.0], [1, 1, 3]), ([1.0, 1.0], [1, 1, 3]), ([0.0, 1.0], [1] * 3)):
+        found = dequantize._copies(points, weights, np.array(widths))
+        np.testing.assert_array_equal(found, copies)
+
+
+def test_rows_before_rounding():
+    points, weights = np.array([[0.0], [1.0], [3.0]]), np.array([0.2, 0.2, 0.6])
+    found, row = dequantize.dequantized(points, weights, np.zeros(1))
+    assert found is points
+    np.testing.assert_array_equal(row, [0, 1, 2])
+    found, row = dequantize.dequantized(points, weights, np.array([0.5]))
+    np.testing.assert_array_equal(row, [0, 1, 2, 2, 2])
+    offsets = found - points[row]
+    assert np.all((np.abs(offsets) <= 0.25) & (offsets != 0))
+    assert len(np.unique(offsets)) == 5
+    number = np.array([0, 0, 0, 1, 2])
+    np.testing.assert_allclose(
+        offsets, dequantize._random_offsets(points, np.array([0.5]), row, number), atol=1e-15
+    )
+
+
+def test_queries_of_left_out_rows():
+    """512 offsets of all rows together, at least one of each; weights are shared among them."""
+    points, weights = np.array([[0.0], [1.0], [3.0]]), np.array([0.2, 0.2, 0.6])
+    assert excluded_rows(points, weights, None) is None
+    assert excluded_rows(points, weights, np.zeros(1)) is None
+    rows = excluded_rows(points, weights, np.array([1.0]))
+    np.testing.assert_array_equal(rows.point, [0, 1, 2, 2])
+    np.testing.assert_allclose(rows.weights, [0.2, 0.2, 0.2, 0.4])
+    n_draws = [103, 103, 308]  # 102.4 and 307.2, rounded up
+    np.testing.assert_array_equal(rows.exclude, np.repeat([0, 1, 2], n_draws))
+    np.testing.assert_allclose(rows.query_weights, np.repeat(weights / n_draws, n_draws))
+    number = np.concatenate([np.arange(n) for n in n_draws])
+    expected = dequantize._random_offsets(points, np.array([1.0]), rows.exclude, number)
+    np.testing.assert_array_equal(rows.offsets, expected)
+    # Equal rows, which folds may hold, get numbers beyond all those before.
+    twice = excluded_rows(np.repeat(points, 2, axis=0), np.repeat(weights / 2, 2), np.array([1.0]))
+    assert len(np.unique(twice.offsets)) == len(twice.offsets)
+    assert (
+        len(excluded_rows(points, np.array([1e-9, 1e-9, 1 - 2e-9]), np.array([1.0])).exclude) == 514
+    )

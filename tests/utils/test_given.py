@@ -104,3 +104,16 @@ def test_given_values_are_in_the_order_of_the_columns():
 def test_values_that_cannot_be_given(given, error, match):
     with pytest.raises(error, match=match):
         resolve_given_values(given, 2, None, 3)
+
+
+def test_labels_and_indices_of_one_kind():
+    """True is neither the index nor the label 1; messages name the parameter."""
+    labels = np.array([1, True, "a"], dtype=object)
+    assert resolve_columns("given", [True], labels, 3).tolist() == [1]
+    assert resolve_columns("given", [1], labels, 3).tolist() == [0]
+    for name, where in (("column", "^column"), ("columns", "^column"), ("given", "^given column")):
+        with pytest.raises(ValueError, match=f"{where} 5 is out of range"):
+            resolve_columns(name, [5], None, 3)
+    with pytest.raises(TypeError, match=r"2\.5 has type float; expected an index or a name"):
+        resolve_columns("given", [2.5], None, 3)
+    assert resolve_columns("given", [2], np.array(["a", "b", "c"], dtype=object), 3).tolist() == [2]

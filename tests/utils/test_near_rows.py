@@ -217,3 +217,171 @@ def test_a_column_of_few_values_keeps_them_in_any_order_of_the_columns(copy, sha
         # Each row still belongs to the distinct row that it equals up to rounding.
         assert np.abs(rows.points[rows.index] - X[:, order]).max() < 1e-6
         assert np.array_equal(rows.points, np.unique(rows.points, axis=0))
+
+
+# ------------------------------------------------------------------------------ parts, at thresholds
+
+
+def gaps(share, length=None, n_copies=1):
+    share = np.asarray(share, dtype=float)
+    length = np.arange(1.0, len(share) + 1) if length is None else np.asarray(length)
+    n_copies = np.broadcast_to(n_copies, len(share))
+    return near_rows._Gaps(share, length, n_copies, np.zeros((len(share), 1), dtype=int))
+
+
+def chance(share, s, n):
+    """The probability that s of n rows have a gap of this share: (e n q / s)^s."""
+    return (np.e * n * share / s) ** s
+
+
+@pytest.mark.parametrize("n", [2, 50])
+@pytest.mark.parametrize("n_copies", [1, 3])
+@pytest.mark.parametrize("factor", [0.99, 1.01])
+def test_gaps_that_chance_makes_once_in_a_million_are_accepted(n, n_copies, factor):
+    """Of two rows that are copies of each other each has the gap, so that each counts half."""
+    s = 2 / (1 + n_copies)
+    share = 1e-6 ** (1 / s) * s / (np.e * n)
+    assert chance(share, s, n) == pytest.approx(1e-6)
+    shares = np.append(np.full(2, factor * share), np.full(n - 2, 0.5))
+    found = near_rows._longest_copy(gaps(shares, n_copies=n_copies))
+    assert found == (2.0 if factor < 1 else 0.0)
+
+
+@pytest.mark.parametrize(("share", "found"), [(0.99e-4, 40.0), (1.01e-4, 0.0)])
+def test_gaps_above_a_ten_thousandth_are_none(share, found):
+    assert near_rows._longest_copy(gaps(np.full(40, share))) == found
+
+
+def test_the_longest_copy_is_that_of_all_accepted_gaps():
+    shares = np.append(np.full(20, 1e-9), [1e-5, 0.5])
+    lengths = np.append(np.arange(20.0), [3.0, 99.0])
+    for order in (np.arange(22), np.arange(22)[::-1]):
+        assert near_rows._longest_copy(gaps(shares[order], lengths[order])) == 19.0
+    lengths[20] = 30.0
+    assert near_rows._longest_copy(gaps(shares, lengths)) == 30.0
+    assert near_rows._longest_copy(gaps([0.5])) == 0.0
+
+
+def test_gaps_by_a_loop():
+    distances = np.sort(np.random.default_rng(0).uniform(size=(6, 5)) ** 4, axis=1)
+    distances[:, 0] = 0
+    neighbors = np.arange(30).reshape(6, 5)
+    found = near_rows._Gaps.of(distances, neighbors)
+    for i, row in enumerate(distances):
+        ratios = [row[j] / row[j + 1] for j in range(1, 4)]
+        j = int(np.argmin(ratios))
+        assert found.share[i] == ratios[j]
+        assert (found.length[i], found.n_copies[i]) == (row[j + 1], j + 1)
+    np.testing.assert_array_equal(found.neighbors, neighbors[:, 1:])
+
+
+def test_neighbours_that_are_asked_for():
+    z = np.arange(100.0)[:, None] ** 1.01
+    for n, k in ((100, 32), (33, 32), (32, 31), (5, 4)):
+        found = near_rows._gaps(near_rows.cKDTree(z[:n]), z[:3])
+        assert found.neighbors.shape == (3, k)
+
+
+def test_rows_that_are_float32_numbers():
+    single = float(np.float32(0.1))
+    points = np.array([[single, 1.0], [0.1, 1.0], [single, 0.1], [-single, 0.0], [1e300, 1.0]])
+    np.testing.assert_array_equal(near_rows._is_single(points), [True, False, False, True, False])
+    # Exponents beyond those of float32 do not matter.
+    np.testing.assert_array_equal(near_rows._is_single(points * 2.0**-500)[:4], [1, 0, 0, 1])
+    values = np.random.default_rng(0).normal(size=(50, 2)) * [1, 1e9]
+    rounded = near_rows._rounded_to_single(values)
+    np.testing.assert_array_equal(rounded, values.astype(np.float32))
+
+
+def test_pairs_of_rows_and_their_roundings():
+    values = np.array([[0.1, -0.3], [0.7, 0.0], [0.2, 5.0], [0.4, 0.4]])
+    points = np.concatenate([values, values[[1, 0]].astype(np.float32), [[1.0, 2.0]]])
+    pairs = near_rows._float32_pairs(points)
+    assert sorted(map(tuple, pairs.tolist())) == [(4, 1), (5, 0)]
+    for some in (values[[0, 2]], points[4:]):
+        assert near_rows._float32_pairs(some).shape == (0, 2)
+    np.testing.assert_array_equal(
+        np.sort(near_rows._float32_pairs(2.0**-700 * points), axis=0), np.sort(pairs, axis=0)
+    )
+
+
+@pytest.mark.parametrize("unit", [2.0**-900, 1.0, 2.0**900])
+def test_units_of_distances(unit):
+    X = np.array([[0.0, 1.0, 7.0], [4.0, 1.0, 9.0], [2.0, 1.0 + 2e-16, 8.0], [-6.0, 1.0, 5.0]])
+    by_column = near_rows._scaled(unit * X, by_column=True)
+    np.testing.assert_allclose(by_column[:, [0, 2]].std(axis=0), 1)
+    np.testing.assert_array_equal(by_column[:, 1], 0)
+    for z in (by_column, near_rows._scaled(unit * X, by_column=False)):
+        np.testing.assert_array_equal(np.sort(z, axis=0)[2], 0)  # the median, of four the upper one
+    in_one = near_rows._scaled(unit * X, by_column=False)
+    np.testing.assert_allclose(np.ptp(in_one, axis=0), np.array([10, 0, 4]) / 16, rtol=1e-14)
+
+
+@pytest.mark.parametrize(
+    ("n_rows", "d", "n_searched"),
+    [(90, 2, 90), (3000, 1, 2000), (3000, 50, 1333), (3000, 1000, 100)],
+)
+def test_rows_that_are_searched_first(n_rows, d, n_searched, monkeypatch):
+    """At most 2e8 numbers are compared, but of at least a hundred rows and at most two thousand."""
+    seen = []
+    monkeypatch.setattr(near_rows, "_have_no_copies", lambda z, rows: seen.append(rows) or True)
+    z = np.broadcast_to(np.arange(float(n_rows))[:, None], (n_rows, d))
+    assert near_rows._near_pairs(z).shape == (0, 2)
+    expected = np.linspace(0, n_rows - 1, n_searched).round()
+    np.testing.assert_array_equal(seen[0], expected)
+
+
+@pytest.mark.parametrize(("n", "n_groups"), [(5, 0), (6, 5), (7, 6)])
+def test_five_groups_must_remain(n, n_groups):
+    """One row is the rounding of another one."""
+    values = np.array([0.1, 3.0, 7.0, 20.0, 53.0, 90.0])[: n - 1]
+    group, distance = near_rows.near_rows(
+        np.append(values, np.float32(0.1))[:, None].astype(float), by_column=True
+    )
+    assert len(np.unique(group)) == n_groups
+    if n_groups:
+        np.testing.assert_array_equal(group, [*range(n_groups), 0])
+        points = np.sort(values)
+        nearest = [np.sort(np.abs(points - x))[1] for x in points]
+        assert distance == pytest.approx(
+            abs(0.1 - float(np.float32(0.1))) / np.median(nearest), rel=1e-6
+        )
+
+
+@pytest.mark.parametrize(
+    ("apart", "share", "is_copy"),
+    [(0.9e-5, 0.0099, True), (0.9e-5, 0.0101, False), (1.1e-5, 0.0099, False)],
+)
+def test_wider_gaps_mark_copies_that_are_as_near_as_others(apart, share, is_copy):
+    """Forty rows have copies at 1e-5; one at 50 has another row at `apart`, and three more near it."""
+    near = 50 + np.array([apart, apart / share, 0.02, 0.3])
+    X = np.concatenate([np.arange(60.0), np.arange(40.0) + 1e-5, near])
+    assert merged(X[:, None]).n_near == 40 + is_copy
+
+
+@pytest.mark.parametrize(
+    ("X", "n_rows", "is_certain"),
+    [
+        # Evenly spaced rows of one column: the window shows all that is near.
+        (np.arange(3000.0), 3000, True),
+        # Without other columns the next row is at 1, and the rows outside the window at 65.
+        (np.repeat(np.arange(40.0), 2) + np.tile([0, 1e-9], 40), 80, False),
+        (np.append(np.arange(40.0), 7 + 1e-3), 41, True),
+    ],
+)
+def test_tables_that_certainly_hold_no_copies(X, n_rows, is_certain):
+    z = np.sort(X)[:, None]
+    assert len(z) == n_rows
+    assert near_rows._have_no_copies(z, np.arange(n_rows)) == is_certain
+
+
+def test_copies_that_are_outside_of_the_window_are_not_excluded():
+    """By the first column rows are as near as their copies, which the windows do not hold."""
+    first = np.arange(4000) * 1e-12
+    second = np.random.RandomState(0).permutation(2000).astype(float)
+    z = np.column_stack([first, np.append(second, second + 1e-9)])
+    assert not near_rows._have_no_copies(z, np.arange(len(z)))
+    # Rows at the ends have no rows outside of their windows on one side.
+    line = np.column_stack([np.arange(4000.0), np.append(second, second)])
+    for rows in (np.arange(40), np.arange(3960, 4000), np.arange(2000, 2040)):
+        assert near_rows._have_no_copies(line, rows)

@@ -251,3 +251,159 @@ def test_callbacks_are_ended_by_an_error():
     with pytest.raises(ValueError, match="NaN"):
         clone(SMOOTHED).set_callbacks(recorder).fit([[np.nan]])
     assert recorder.calls == ["setup", "teardown"]
+
+
+# ------------------------------------------------------------------------------ parts, at thresholds
+
+
+class At:
+    """A clock that is set by hand."""
+
+    def __init__(self):
+        self.now = 0.0
+
+    def perf_counter(self):
+        return self.now
+
+
+def messages_at(monkeypatch, caplog, verbose, moments, total=100):
+    """Return the messages after each moment: seconds since the beginning, rounds that are done."""
+    clock, found = At(), []
+    monkeypatch.setattr(progress, "time", clock)
+    call = progress._Progress("call", verbose)
+    loop = progress.Loop(total)
+    call.loops.append(loop)
+    with caplog.at_level(logging.INFO, "skdiffsmooth"):
+        for clock.now, loop.done in moments:
+            caplog.clear()
+            call.report()
+            found.append("".join(caplog.messages))
+    return found
+
+
+def test_lines_after_a_second_and_every_five(monkeypatch, caplog):
+    moments = [(0.9, 1), (1.0, 2), (5.9, 10), (6.0, 10), (10.9, 20), (11.0, 20)]
+    found = messages_at(monkeypatch, caplog, 1, moments)
+    assert found == [
+        "",
+        "call: 2 % in 1.0 s, about 49 s left",
+        "",
+        "call: 10 % in 6.0 s, about 54 s left",
+        "",
+        "call: 20 % in 11 s, about 44 s left",
+    ]
+
+
+def test_a_long_call_has_twenty_lines(monkeypatch, caplog):
+    """Of 1000 seconds one line each 50; nothing is said as long as nothing is done."""
+    found = messages_at(
+        monkeypatch, caplog, 1, [(20, 0), (20, 20), (69.9, 69.9), (70, 70), (119, 119)], 1000
+    )
+    assert [bool(text) for text in found] == [False, True, False, True, False]
+
+
+@pytest.mark.parametrize(
+    ("moments", "announced"),
+    [
+        ([(2.0, 1)], [False]),
+        ([(2.01, 1), (4, 2)], [True, False]),
+        ([(3, 5)], [False]),
+        ([(3, 4.99)], [True]),
+        ([(3, 5), (6, 9)], [False, True]),
+    ],
+)
+def test_calls_of_more_than_a_minute_are_announced_once(moments, announced, monkeypatch, caplog):
+    found = messages_at(monkeypatch, caplog, 0, moments)
+    assert ["takes about" in text for text in found] == announced
+
+
+def test_shares_of_nested_loops_do_not_decrease(monkeypatch):
+    monkeypatch.setattr(progress, "time", At())
+    call = progress._Progress("call", 0)
+    outer, inner = progress.Loop(4), progress.Loop(10)
+    call.loops += [outer, inner]
+    outer.size = 2.0
+    for done_outer, done_inner, share in (
+        (1, 5, 0.25 + 0.5 * 0.5),
+        (1, 0, 0.5),
+        (3, 3, 0.75 + 0.5 * 0.3),
+        (5, 10, 1.0),
+    ):
+        outer.done, inner.done = done_outer, done_inner
+        call.report()
+        assert call._share == pytest.approx(share)
+
+
+def test_loops_count_rounds_of_their_size():
+    seen = []
+    loop = progress.Loop(3)
+    loop()
+    loop._after = lambda: seen.append(loop.done)
+    loop.size = 2.0
+    loop()
+    assert (seen, loop.total) == ([3.0], 3.0)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0.04, "0.0 s"),
+        (9.94, "9.9 s"),
+        (10, "10 s"),
+        (59.4, "59 s"),
+        (60, "1 min 00 s"),
+        (200.4, "3 min 20 s"),
+        (3599, "59 min 59 s"),
+        (3600, "1 h 00 min"),
+        (7500, "2 h 05 min"),
+    ],
+)
+def test_durations(seconds, text):
+    assert progress._clock(seconds) == text
+
+
+@pytest.mark.parametrize(
+    ("rows", "n"),
+    [
+        ([[1.0], [2.0]], 2),
+        (np.zeros((3, 2)), 3),
+        (np.float64(1.0), 1),
+        (iter([1.0]), float("inf")),
+        (types.SimpleNamespace(shape=None), float("inf")),
+    ],
+)
+def test_numbers_of_rows(rows, n):
+    assert progress.number_of_rows(rows) == n
+
+
+def test_only_the_outermost_verbose_call_reports(monkeypatch, caplog):
+    monkeypatch.setattr(progress, "time", At())
+    loud, quiet = types.SimpleNamespace(verbose=2), types.SimpleNamespace()
+    with progress.reporting(quiet, "a", 5), progress.reporting(quiet, "b", 5):
+        assert progress._PROGRESS.get()._label == "SimpleNamespace.a of 5 rows"
+        with progress.reporting(loud, "c", float("inf")), progress.reporting(loud, "d", 5):
+            assert progress._PROGRESS.get()._label == "SimpleNamespace.c"
+            assert progress._PROGRESS.get().verbose == 2
+    assert progress._PROGRESS.get() is None
+    assert caplog.messages == ["SimpleNamespace.c: done in 0.0 s"]
+    for wrong in (-1, True):
+        with (
+            pytest.raises((TypeError, ValueError), match="verbose="),
+            progress.reporting(types.SimpleNamespace(verbose=wrong), "a", 5),
+        ):
+            pass
+
+
+def test_loops_without_a_call_or_of_nothing_are_not_kept():
+    with progress.counted(3) as loop:
+        loop()
+        assert loop.done == 1
+    with progress.reporting(types.SimpleNamespace(), "a", 5):
+        call = progress._PROGRESS.get()
+        with progress.counted(0):
+            assert call.loops == []
+        assert list(progress.tracked([7])) == [7]
+        for n_done, item in enumerate(progress.tracked([5, 6])):
+            assert item == 5 + n_done
+            assert (call.loops[0].done, call.loops[0].total) == (n_done, 2)
+        assert call.loops == []

@@ -1,6 +1,7 @@
 """Tests of training rows: merging, weights, folds, orders; draws by weights; checks of tables."""
 
 import tracemalloc
+import warnings
 
 import numpy as np
 import pandas as pd
@@ -18,8 +19,11 @@ from skdiffsmooth._utils.draws import (
 )
 from skdiffsmooth._utils.near_rows import representatives
 from skdiffsmooth._utils.rows import (
+    MergedRows,
     TrainingRows,
     WholeTable,
+    _group_labels,
+    _row_indices,
     as_given,
     check_sample_weight,
     evenly,
@@ -42,6 +46,7 @@ from skdiffsmooth._utils.validation import (
     check_size,
     fixed_seed,
 )
+from skdiffsmooth._utils.warnings import part_of_a_fit
 
 
 def table(n=7, d=2, seed=0):
@@ -464,3 +469,92 @@ def test_seeds_that_are_kept():
     assert fixed_seed(None) == 0
     assert fixed_seed(7) == 7
     assert fixed_seed(np.random.RandomState(3)) == np.random.RandomState(3).randint(2**31)
+
+
+# ------------------------------------------------------------------------------ warnings, labels
+
+
+def merged_rows(**changes):
+    rows = {"points": table(40), "weights": np.full(40, 1 / 40), "index": np.arange(40)}
+    return MergedRows(**rows | {"n_near": 0, "distance": 0.0} | changes)
+
+
+def warnings_of(call):
+    with warnings.catch_warnings(record=True) as found:
+        warnings.simplefilter("always")
+        call()
+    return [str(each.message) for each in found]
+
+
+def test_what_training_rows_warn_of():
+    assert warnings_of(merged_rows().warn) == []
+    (text,) = warnings_of(merged_rows(n_near=3, distance=2.34e-7).warn)
+    assert text.startswith("3 rows of X equal another row up to rounding (at most 2.3e-07 of")
+    far = table(40)
+    far[3, 1] = 1e9
+    assert warnings_of(merged_rows(points=far).warn) == []
+    (text,) = warnings_of(lambda: merged_rows(points=far).warn(sets_scales=True))
+    assert "values of X are far from all others: column 1: 1 of 40" in text
+    (text,) = warnings_of(merged_rows(points=table(40) + [0, 2.0**45]).warn)
+    assert "rounded by their storage as floats: column 1: to" in text
+    names = np.array(["a", "b"], dtype=object)
+    counts = np.column_stack([np.arange(40) // 10, table(40)[:, 0]])
+    (text,) = warnings_of(lambda: merged_rows(points=counts).warn(names))
+    assert "these columns of X are not continuous: column 'a': values are multiples of 1" in text
+    with part_of_a_fit():
+        assert warnings_of(lambda: merged_rows(points=counts, n_near=1).warn(names)) == []
+    assert warnings_of(merged_rows(points=counts, n_near=0).warn_of_near_rows) == []
+
+
+def test_labels_of_groups():
+    kept = np.array([True, False, True, True])
+    np.testing.assert_array_equal(_group_labels(["b", "z", "a", "b"], kept), [1, 0, 1])
+    with pytest.raises(ValueError, match=r"groups has shape \(4, 1\); expected \(4,\)"):
+        _group_labels([[1], [2], [3], [4]], kept)
+
+
+def test_indices_of_folds():
+    for part, expected in (
+        ([0, -3], [0, -3]),
+        ([], []),
+        (np.array([2], dtype=np.uint8), [2]),
+        ([True, False, True], [0, 2]),
+    ):
+        found = _row_indices(part, 3, "fold")
+        assert found.dtype == np.intp
+        np.testing.assert_array_equal(found, expected)
+    for part in ([True, False], [[0, 1]], ["a"]):
+        with pytest.raises(
+            ValueError, match=r"fold has shape .*from 0 to 2, or a mask of shape \(3,\)"
+        ):
+            _row_indices(part, 3, "fold")
+    for part in ([3], [-4], [0, 3], [-4, 0]):
+        with pytest.raises(ValueError, match=r"fold holds indices from .* from 0 to 2"):
+            _row_indices(part, 3, "fold")
+
+
+def test_rows_equal_up_to_rounding_take_the_sum_of_the_weights():
+    X = table(12)
+    both = np.concatenate([X, X[:3].astype(np.float32)])
+    weight = np.arange(1.0, 16)
+    merged = merge_rows(both, weight)
+    order = np.lexsort(X.T[::-1])
+    np.testing.assert_array_equal(merged.points, X[order])
+    sums = weight[:12].copy()
+    sums[:3] += weight[12:]
+    np.testing.assert_allclose(merged.weights, sums[order] / 120, rtol=1e-14)
+    np.testing.assert_array_equal(merged.points[merged.index], X[[*range(12), 0, 1, 2]])
+    assert merged.n_near == 3
+    weight[5] = 0.0
+    without = merge_rows(both, weight)
+    assert without.index[5] == -1
+    np.testing.assert_array_equal(np.delete(without.points[without.index], 5, axis=0)[:5], X[:5])
+
+
+def test_squares_are_rounded_to_nine_digits_for_the_order():
+    """Rows whose squares differ by 1e-11 are ordered along the skewness, others by their squares."""
+    for gap, first in ((1e-11, -1), (1e-7, 1)):
+        # The mean is zero; the row at 3 makes the skewness positive.
+        rows = np.array([[-1.0 - gap], [1.0], [3.0], [-3.0 + gap]])
+        rows = rows[order_from_center(rows)]
+        assert np.sign(rows[0, 0]) == first
