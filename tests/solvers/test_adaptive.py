@@ -613,7 +613,7 @@ def test_the_budget_of_each_step(monkeypatch):
 
     def move(ode, x, first, start, end, budget, max_halvings):
         budgets.append((budget.tolist(), max_halvings))
-        return _adaptive._Moved(x, budget, tensor([0.25, 3.0]))
+        return _adaptive._Moved(x, budget, tensor([0.02, 3.0]))
 
     monkeypatch.setattr(_adaptive, "_move", move)
     state = Adaptive(tol=1.0, max_halvings=5).initial_state(tensor([[0.0], [0.0]]), 10)
@@ -624,7 +624,7 @@ def test_the_budget_of_each_step(monkeypatch):
         part = {7: 1 / 7, 6: 1 / 6, 5: 1 / 5, 4: 1 / 4, 3: 1 / 3, 2: 1 / 2, 1: 1, 0: 1}
         of_tol = part.get(n_left, 1 / 8) * (1.0 - errors)
         expected.append(np.maximum(of_tol, np.maximum(errors, 1.0) / 80))
-        errors = errors + [0.25, 3.0]
+        errors = errors + [0.02, 3.0]
     np.testing.assert_allclose([budget for budget, _ in budgets], expected)
     assert {halvings for _, halvings in budgets} == {5}
     np.testing.assert_allclose(state.error, errors)
@@ -633,6 +633,14 @@ def test_the_budget_of_each_step(monkeypatch):
         two_points(), tensor([[0.0]]), 1, 2, None
     )
     assert budgets[-1] == ([0.5], 10)
+    state = Adaptive(tol=1.0).initial_state(tensor([[0.0], [0.0]]), 1)
+    for _ in range(2):
+        state.step(two_points(), tensor([[0.0], [0.0]]), 1.0, 2.0, None)
+    assert budgets[-1] == ([0.98, 3.0 / 8], 10)
+    # So may a single step, with its log-density or without.
+    Adaptive(tol=0.5).step(two_points(), tensor([[0.0]]), 1, 2, None)
+    Adaptive(tol=0.5).step_with_log_density(two_points(), tensor([[0.0]]), 1, 2)
+    assert budgets[-2:] == [([0.5], 10)] * 2
 
 
 def test_halves_share_the_budget(monkeypatch):
