@@ -91,6 +91,8 @@ def test_the_mean_of_offsets_may_be_rounding(unit):
     shape = OffsetsKernel(allowed).reduce(hull, None, None)
     np.testing.assert_allclose(shape.offsets / unit, [[-0.2], [0.2]], rtol=1e-14)
     np.testing.assert_array_equal(shape.weights, [0.5, 0.5])
+    # The largest offset is that of all features.
+    OffsetsKernel(unit * (np.array([[9.0, -1.0], [-9.0, 1.0]]) + [0.0, 5e-10]))
     for moved in ([2.1e-10, 0.0], [0.0, -2.1e-10]):
         with pytest.raises(ValueError, match=r"offsets have the mean .* expected mean zero"):
             OffsetsKernel(unit * (np.array([[2.0, -1.0], [-2.0, 1.0]]) + moved))

@@ -110,11 +110,12 @@ def test_parts_of_the_queries_have_the_same_scores(monkeypatch):
 def test_positions_are_computed_as_precisely_as_the_engine_needs():
     """At noise too small for float32 the posterior, and so the positions, are in float64."""
     own = field(dtype=torch.float32)
-    dtypes = []
+    dtypes, derivatives = [], []
 
     class Recording(Linear):
         def _push(self, x, offsets, *, with_derivative):
             dtypes.append((x.dtype, offsets.dtype))
+            derivatives.append(with_derivative)
             return super()._push(x, offsets, with_derivative=with_derivative)
 
     recording = Recording(own.posterior, own.nodes)
@@ -123,3 +124,7 @@ def test_positions_are_computed_as_precisely_as_the_engine_needs():
     assert recording(x, 1.0).dtype == torch.float32
     double, single = torch.float64, torch.float32
     assert dtypes == [(double, double), (single, single)]
+    recording.influence(x, 1.0)
+    recording.with_divergence(x, 1.0)
+    # Derivatives are computed for divergences only.
+    assert derivatives == [False, False, False, True]

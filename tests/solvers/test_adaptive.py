@@ -607,13 +607,22 @@ def test_without_a_flow_there_is_no_error(solver):
 # ------------------------------------------------------------------------------- budgets of steps
 
 
+@both_ways
+def test_one_step_is_that_of_the_recursion(up):
+    (step,) = steps_of(1, up, 0.7, 1.1)
+    x, change, error = follow(FIXED, two_points(), QUERIES, [step])
+    for i, row in enumerate(QUERIES):
+        expected = by_recursion(float(row), [step], 1e-3, 0)[:3]
+        assert (float(x[i]), float(change[i]), float(error[i])) == pytest.approx(expected)
+
+
 def test_the_budget_of_each_step(monkeypatch):
     """An eighth of what is left, or an equal part for few steps; or else part of the row's own error."""
     budgets = []
 
     def move(ode, x, first, start, end, budget, max_halvings):
         budgets.append((budget.tolist(), max_halvings))
-        return _adaptive._Moved(x, budget, tensor([0.25, 3.0]))
+        return _adaptive._Moved(x, budget, tensor([0.02, 3.0]))
 
     monkeypatch.setattr(_adaptive, "_move", move)
     state = Adaptive(tol=1.0, max_halvings=5).initial_state(tensor([[0.0], [0.0]]), 10)
@@ -624,7 +633,7 @@ def test_the_budget_of_each_step(monkeypatch):
         part = {7: 1 / 7, 6: 1 / 6, 5: 1 / 5, 4: 1 / 4, 3: 1 / 3, 2: 1 / 2, 1: 1, 0: 1}
         of_tol = part.get(n_left, 1 / 8) * (1.0 - errors)
         expected.append(np.maximum(of_tol, np.maximum(errors, 1.0) / 80))
-        errors = errors + [0.25, 3.0]
+        errors = errors + [0.02, 3.0]
     np.testing.assert_allclose([budget for budget, _ in budgets], expected)
     assert {halvings for _, halvings in budgets} == {5}
     np.testing.assert_allclose(state.error, errors)
@@ -633,6 +642,14 @@ def test_the_budget_of_each_step(monkeypatch):
         two_points(), tensor([[0.0]]), 1, 2, None
     )
     assert budgets[-1] == ([0.5], 10)
+    state = Adaptive(tol=1.0).initial_state(tensor([[0.0], [0.0]]), 1)
+    for _ in range(2):
+        state.step(two_points(), tensor([[0.0], [0.0]]), 1.0, 2.0, None)
+    assert budgets[-1] == ([0.98, 3.0 / 8], 10)
+    # So may a single step, with its log-density or without.
+    Adaptive(tol=0.5).step(two_points(), tensor([[0.0]]), 1, 2, None)
+    Adaptive(tol=0.5).step_with_log_density(two_points(), tensor([[0.0]]), 1, 2)
+    assert budgets[-2:] == [([0.5], 10)] * 2
 
 
 def test_halves_share_the_budget(monkeypatch):
@@ -641,23 +658,23 @@ def test_halves_share_the_budget(monkeypatch):
 
     def one_step(ode, x, first, start, end, budget):
         calls.append((start, end, budget.tolist()))
-        error = {(1.0, 16.0): [math.nan, 0.5, 8.0], (1.0, 4.0): [0.1, 0.5]}.get((start, end))
+        error = {(1.0, 16.0): [math.nan, 0.5, 8.0], (1.0, 4.0): [0.1, 2.0]}.get((start, end))
         error = tensor([0.3] * len(x) if error is None else error)
         return _adaptive._Moved(x + end, 10 * x[:, 0], error), budget
 
     monkeypatch.setattr(_adaptive, "_one_step", one_step)
     ode = RightHandSide(two_points(), with_rate=True)
-    x, budget = tensor([[1.0], [2.0], [3.0]]), tensor([1.0, 0.5, 2.0])
+    x, budget = tensor([[1.0], [2.0], [3.0]]), tensor([1.0, 0.5, 3.0])
     moved = _adaptive._move(ode, x, ode(x, 1.0), 1.0, 16.0, budget, 1)
     # The second row has exactly its budget, and is not halved.
     assert calls == [
-        (1.0, 16.0, [1.0, 0.5, 2.0]),
-        (1.0, 4.0, [0.5, 1.0]),
+        (1.0, 16.0, [1.0, 0.5, 3.0]),
+        (1.0, 4.0, [0.5, 1.5]),
         (4.0, 16.0, [0.9, 1.5]),
     ]
     np.testing.assert_allclose(moved.x, [[1 + 20], [2 + 16], [3 + 20]])
     np.testing.assert_allclose(moved.change, [10 + 50, 20, 30 + 70])
-    np.testing.assert_allclose(moved.error, [0.4, 0.5, 0.8])
+    np.testing.assert_allclose(moved.error, [0.4, 0.5, 2.3])
     calls.clear()
     _adaptive._move(ode, x, ode(x, 1.0), 1.0, 16.0, budget, 0)
     assert len(calls) == 1

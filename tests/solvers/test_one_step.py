@@ -78,6 +78,9 @@ def test_default_parameters():
     assert (Adaptive().tol, Adaptive().max_halvings) == (1e-3, 10)
     assert (PredictorCorrector().snr, PredictorCorrector().n_corrections) == (0.16, 1)
     assert PredictorCorrector(0.999, 0).n_corrections == 0
+    with pytest.raises(ValueError, match=r"snr=1\.0"):
+        PredictorCorrector(1.0)
+    assert Adaptive(max_halvings=0).max_halvings == 0
     assert type(Adaptive(tol=1).tol) is float
 
 
@@ -91,9 +94,9 @@ def test_euler(start, end):
 
 def test_euler_maruyama():
     draws = iter([tensor([[0.3], [-2.0]])])
-    found = EulerMaruyama().step(Field(), tensor(X), 2.0, 0.7, lambda: next(draws))
-    elapsed = 2.0**2 - 0.7**2
-    drift = np.array(each(lambda x: x + elapsed * score(x, 4.0)))
+    found = EulerMaruyama().step(Field(), tensor(X), 1.7, 0.6, lambda: next(draws))
+    elapsed = 1.7**2 - 0.6**2
+    drift = np.array(each(lambda x: x + elapsed * score(x, 1.7**2)))
     np.testing.assert_allclose(found, drift + elapsed**0.5 * np.array([[0.3], [-2.0]]), rtol=1e-13)
     assert not list(draws)
 
