@@ -123,7 +123,7 @@ class AlongManifold:
         if not isinstance(kernel, ManifoldShape) or not scales.any():
             return
         reach, fading = kernel.reach, fading_distance(kernel.manifold, kernel.reach)
-        if reach is None or fading is None:
+        if fading is None:
             return
         if fading < _SHORTEST_REACH * bandwidth:
             raise ValueError(

@@ -1,5 +1,7 @@
 """Cells of the data, their tangents, gates and thickness, against small cases by hand."""
 
+import warnings
+
 import numpy as np
 import pytest
 
@@ -64,6 +66,8 @@ def test_the_widest_part_is_cut_at_its_mean():
     assert means(3) == pytest.approx([0.5, 11.0, 40.0])
     # The part with the larger inertia comes first: of 10 and 12, not of 0 and 1.
     assert means(4) == pytest.approx([0.5, 10.0, 12.0, 40.0])
+    # A point at the mean stays with those before it.
+    assert _halving_means(np.array([[0.0], [1.0], [2.0]]), np.ones(3), 2).tolist() == [[0.5], [2.0]]
     # There are no more parts than points.
     assert means(9) == pytest.approx([0.0, 1.0, 10.0, 12.0, 40.0])
 
@@ -89,6 +93,30 @@ def test_a_tangent_is_fitted_to_the_nearest_points():
     assert tangent.shape == (3, 2)
     every = np.linalg.eigvalsh(np.cov(points.T, bias=True, aweights=weights))
     assert thickness == pytest.approx(np.sqrt(every[0]), rel=1e-6)
+
+
+def test_nearness_is_that_of_euclid():
+    """Of two points the one nearer by squares, not by fourth powers, is the second of the nearest."""
+    points = np.array([[0.0, 0.1, 0.0], [2.2, 2.2, 0.0], [0.0, 0.0, 2.9]])
+    tangent, _ = _tangent(points, np.ones(3), np.zeros(3), 1, 2)
+    assert abs(tangent[2, 0]) > 0.99
+
+
+def test_a_tangent_has_one_neighbour_more_than_its_dimension_at_least():
+    points = np.random.default_rng(0).normal(size=(12, 3))
+    weights = np.full(12, 1 / 12)
+    cells = Cells.of(points, weights, 2, n_cells=1, n_neighbors=1)
+    near = np.argsort(((points - points.mean(axis=0)) ** 2).sum(axis=1))[:3]
+    normal = np.cross(*(points[near[1:]] - points[near[0]]))
+    np.testing.assert_allclose(normal @ cells.tangents[0], [0, 0], atol=1e-12)
+    assert cells.thickness[0] == pytest.approx(0.0, abs=1e-7)
+
+
+def test_k_means_does_not_warn():
+    points = np.random.default_rng(0).normal(size=(12, 3))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        Cells.of(points, np.full(12, 1 / 12), 1, n_cells=3)
 
 
 def test_cells_of_two_pieces():

@@ -39,11 +39,19 @@ def test_small_tables_are_kept_and_shared():
     for make, kept, made in (
         (lambda n: gaussian_nodes(4, n, 0, 7), 2**12, 2**12 + 2),
         (lambda n: gaussian_frames(4, n, 0, 7)[0], 500, 6000),
+        (lambda n: gaussian_frames(32, n, 0, 7)[0], 512, 513),
     ):
         assert make(kept) is make(kept)
         assert not make(kept).flags.writeable
         assert make(made) is not make(made)
         assert make(made).flags.writeable
+
+
+@pytest.mark.parametrize("kept", [_nodes._kept_nodes, _nodes._kept_frames])
+def test_kept_tables_take_32_mebibytes_at_most(kept):
+    largest = gaussian_nodes(4, 2**12, 0, 7)
+    assert largest is gaussian_nodes(4, 2**12, 0, 7)
+    assert kept.cache_info().maxsize * largest.nbytes == 2**25
 
 
 @pytest.mark.parametrize("n", [1, 2, 15, 16, 17, 100])

@@ -5,7 +5,9 @@ query at a time by the formulas of the paper, and its divergence is the trace of
 automatic differentiation, without the closed form.
 """
 
+import math
 from dataclasses import dataclass
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,9 +16,21 @@ from scipy import stats
 
 from skdiffsmooth._engine.moments import Nodes
 from skdiffsmooth._engine.posterior import Posterior
-from skdiffsmooth.kernels._nodes import gaussian_nodes
-from skdiffsmooth.kernels._pushed import LevelSetScore, TranslatedScore, _some_normal
+from skdiffsmooth._utils.backend import Backend
+from skdiffsmooth.kernels._nodes import NodeRule, gaussian_nodes
+from skdiffsmooth.kernels._pushed import (
+    PUSHES,
+    LevelSetScore,
+    ManifoldShape,
+    TranslatedScore,
+    _divide,
+    _some_normal,
+    _unit,
+    distance_in_span,
+    fading_distance,
+)
 from skdiffsmooth.manifolds import Circle as RealCircle
+from skdiffsmooth.manifolds import PointCloud
 from skdiffsmooth.noise import NoiseLevels
 from skdiffsmooth.scores import SmoothedScore
 from skdiffsmooth.solvers import Heun, solve
@@ -653,3 +667,111 @@ def test_samples_have_the_density(name):
     right[36] = wrong[36] = outside
     assert abs(right.sum() - 1) < 1e-2 < 2e-2 < abs(wrong.sum() - 1)
     assert p_value(right, drawn) > 1e-3 > 1e-4 > p_value(wrong, drawn)
+
+
+# --------------------------------------------------------------------- parts, against their formulas
+
+
+def test_directions_and_quotients_of_zero():
+    directions, lengths = _unit(tensor([[3.0, -4.0], [0.0, 0.0], [0.0, 1e-100]]))
+    torch.testing.assert_close(directions, tensor([[0.6, -0.8], [0.0, 0.0], [0.0, 1.0]]))
+    torch.testing.assert_close(lengths, tensor([5.0, 0.0, 1e-100]))
+    assert _divide(tensor([6.0, 6.0, 6.0]), tensor([2.0, 0.0, -0.5])).tolist() == [3.0, 6.0, -12.0]
+
+
+@pytest.mark.parametrize("k", [0, 1, 2])
+def test_some_normal_is_a_projected_axis(k):
+    frames = tensor(np.linalg.qr(np.random.default_rng(0).normal(size=(5, 3, 3)))[0][:, :, :k])
+    found = _some_normal(frames)
+    torch.testing.assert_close(found.norm(dim=1), torch.ones(5).double())
+    torch.testing.assert_close((frames.mT @ found[..., None])[..., 0], torch.zeros(5, k).double())
+    # The axis with the longest projection: no other is nearer to its own.
+    axis = frames.square().sum(2).argmin(1)
+    torch.testing.assert_close(
+        found.gather(1, axis[:, None])[:, 0] ** 2,
+        1 - frames.square().sum(2).amin(1),
+    )
+    assert _some_normal(torch.eye(2).double()[None]).tolist() == [[0.0, 0.0]]
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@pytest.mark.parametrize("span", [None, tensor([[1.0, 0.0], [0.0, 0.6], [0.0, 0.8]])])
+def test_offsets_fade_by_a_cubic(span, dtype):
+    """One up to half the distance, zero from all of it, and 1 - 3 p^2 + 2 p^3 between."""
+    posterior, nodes, _ = problem(3)
+    field = TranslatedScore(posterior, CircleInSpace(), nodes, None, 2.0, span)
+    direction = tensor([2.0, 0.6, 0.8]) / math.sqrt(5)
+    lengths = tensor([0.0, 0.5, 1.0, 1.25, 1.5, 1.9, 2.0, 3.0])
+    normal = lengths[:, None] * direction
+    if span is not None:
+        # What is orthogonal to the span does not count.
+        normal = normal + tensor([0.0, -0.8, 0.6]) * lengths.flip(0)[:, None]
+    factor, slope = field._fading_factor(normal.to(dtype))
+    p = (lengths - 1).clamp(0, 1)
+    expected = 1 - 3 * p**2 + 2 * p**3
+    assert expected[[2, 4, 6]].tolist() == [1.0, 0.5, 0.0]
+    torch.testing.assert_close(factor, expected.to(dtype))
+    torch.testing.assert_close(slope, (-6 * p * (1 - p))[:, None].to(dtype) * direction.to(dtype))
+    never = TranslatedScore(posterior, CircleInSpace(), nodes)._fading_factor(normal)
+    torch.testing.assert_close(never[0], torch.ones(8).double())
+    torch.testing.assert_close(never[1], torch.zeros(8, 3).double())
+
+
+@pytest.mark.parametrize(("rank", "dimension", "n"), [(3, 1, 144), (3, 2, 216), (0, 0, 24)])
+def test_memory_of_a_position(rank, dimension, n):
+    manifold = SimpleNamespace(dimension=dimension)
+    assert TranslatedScore(None, manifold, None)._values_per_node(rank) == n
+
+
+def test_the_distance_of_fading_grows_with_the_codimension_in_the_span():
+    def distance(d, k, reach, hull=None):
+        hull = {} if hull is None else {"affine_hull": SimpleNamespace(dimension=hull)}
+        return fading_distance(SimpleNamespace(n_features=d, dimension=k, **hull), reach)
+
+    assert distance(5, 1, None) is None
+    assert distance(5, 1, 0.5) == 1.0
+    assert distance(5, 1, 0.5, hull=2) == 0.5
+    assert distance(5, 1, 0.5, hull=3) == pytest.approx(0.5 * math.sqrt(2))
+    assert distance(2, 2, 0.5) == 0.5
+    assert distance(5, 1, math.inf) == math.inf
+
+
+def test_distances_are_measured_in_the_span():
+    x = tensor([[3.0, 4.0, 12.0], [0.5, 0.0, 0.0]])
+    torch.testing.assert_close(distance_in_span(CircleInSpace(), x), tensor([160**0.5, 0.5]))
+    hull = SimpleNamespace(basis=np.eye(3)[:, :2])
+    flat = SimpleNamespace(project=CircleInSpace().project, affine_hull=hull)
+    torch.testing.assert_close(distance_in_span(flat, x), tensor([4.0, 0.5]))
+
+
+@pytest.mark.parametrize("push", PUSHES)
+def test_a_manifold_makes_the_fields_of_all_levels(push):
+    circle = RealCircle([0.0, 0.0], 1.0)
+    shape = ManifoldShape(circle, push, 0.25)
+    assert (shape.rank, shape.n_nodes, shape.widest_std) == (1, 64, 1.0)
+    rule = NodeRule("sobol", 16, 3)
+    smoothing = shape.freeze(np.array([0.5, 0.0]), rule)
+    assert (smoothing.n_nodes, smoothing.fading) == (16, 0.25)
+    assert smoothing.has_divergence
+    offsets, weights = smoothing.nodes(0)
+    np.testing.assert_allclose(offsets, 0.5 * gaussian_nodes(2, 16, 0, 3))
+    backend, exclude = Backend.from_params("cpu", "float64"), torch.tensor([1, 0])
+    field = smoothing.field(0, "posterior", backend, exclude)
+    assert type(field) is FIELDS[push]
+    assert (field.posterior, field.manifold, field.fading) == ("posterior", circle, 0.25)
+    np.testing.assert_array_equal(field.nodes.offsets, offsets)
+    np.testing.assert_array_equal(field.nodes.weights, weights)
+    np.testing.assert_array_equal(field.span, circle.affine_hull.basis)
+    assert field.rows(torch.tensor([1])).exclude.tolist() == [0]
+    plain = smoothing.field(1, "posterior", backend, None)
+    assert plain.rows(torch.tensor([1])) is plain
+    assert len(plain.nodes) == 1
+    stand_in = ManifoldShape(SimpleNamespace(n_features=2, dimension=1), push, None)
+    assert stand_in.freeze(np.ones(1), rule).field(0, None, backend, None).span is None
+
+
+def test_a_manifold_without_a_derivative_has_densities_only_without_smoothing():
+    cloud = PointCloud(np.random.default_rng(0).normal(size=(9, 2)))
+    shape, rule = ManifoldShape(cloud, "translated", None), NodeRule("sobol", 16, 3)
+    assert not shape.freeze(np.array([0.0, 1.0]), rule).has_divergence
+    assert shape.freeze(np.zeros(2), rule).has_divergence

@@ -608,7 +608,7 @@ def test_without_a_flow_there_is_no_error(solver):
 
 
 def test_the_budget_of_each_step(monkeypatch):
-    """An eighth of what is left or, with few steps left, an equal part; at least part of the own error."""
+    """An eighth of what is left, or an equal part for few steps; or else part of the row's own error."""
     budgets = []
 
     def move(ode, x, first, start, end, budget, max_halvings):

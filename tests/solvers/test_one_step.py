@@ -1,5 +1,6 @@
 """One step of each solver against its formula, in plain floats, for a field that is not linear."""
 
+import itertools
 import math
 
 import numpy as np
@@ -132,7 +133,7 @@ def multistep(x, scales):
         return mean + slope * h + slope + (x - mean - slope) * math.exp(h)
 
     change, roughness, middles = 0.0, 0.0, []
-    for start, end in zip(scales[:-1], scales[1:], strict=True):
+    for start, end in itertools.pairwise(scales):
         y = math.sqrt(start * end)
         s, h = math.log(y), math.log(y / start)
         mean, slope = x + start**2 * score(x, start**2), 0.0
@@ -168,7 +169,7 @@ def test_multistep(scales):
     samples = Multistep().initial_state(tensor(X), len(scales) - 1)
     x = y = tensor(X)
     change = 0.0
-    for start, end in zip(scales[:-1], scales[1:], strict=True):
+    for start, end in itertools.pairwise(scales):
         x, by_step = state.step_with_log_density(Field(), x, start, end)
         y = samples.step(Field(), y, start, end, None)
         change = change + by_step
