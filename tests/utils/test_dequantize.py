@@ -280,6 +280,10 @@ def test_rows_before_rounding():
     found, row = dequantize.dequantized(points, weights, np.zeros(1))
     assert found is points
     np.testing.assert_array_equal(row, [0, 1, 2])
+    two = np.column_stack([points, [0.3, 0.1, 0.7]])
+    found, row = dequantize.dequantized(two, weights, np.array([0.5, 0.0]))
+    np.testing.assert_array_equal(row, [0, 1, 2])
+    np.testing.assert_array_equal((found != two).any(axis=0), [True, False])
     found, row = dequantize.dequantized(points, weights, np.array([0.5]))
     np.testing.assert_array_equal(row, [0, 1, 2, 2, 2])
     offsets = found - points[row]

@@ -111,7 +111,11 @@ def test_labels_and_indices_of_one_kind():
     labels = np.array([1, True, "a"], dtype=object)
     assert resolve_columns("given", [True], labels, 3).tolist() == [1]
     assert resolve_columns("given", [1], labels, 3).tolist() == [0]
-    for name, where in (("column", "^column"), ("columns", "^column"), ("given", "^given column")):
+    for name, where in (
+        ("column", "^column"),
+        ("columns", "^columns: column"),
+        ("given", "^given column"),
+    ):
         with pytest.raises(ValueError, match=f"{where} 5 is out of range"):
             resolve_columns(name, [5], None, 3)
     with pytest.raises(TypeError, match=r"2\.5 has type float; expected an index or a name"):

@@ -407,3 +407,29 @@ def test_loops_without_a_call_or_of_nothing_are_not_kept():
             assert item == 5 + n_done
             assert (call.loops[0].done, call.loops[0].total) == (n_done, 2)
         assert call.loops == []
+
+
+@pytest.mark.parametrize(("is_complete", "end"), [(True, 100.0), (False, 25.0)])
+def test_bars_end_where_the_call_does(is_complete, end, monkeypatch):
+    """A bar is moved by percents; one that stays behind shows where the call failed."""
+
+    class Bar:
+        n, is_closed = 0.0, False
+
+        def update(self, more):
+            self.n += more
+
+        def close(self):
+            self.is_closed = True
+
+    monkeypatch.setattr(progress, "time", At())
+    monkeypatch.setattr(progress, "_bar", lambda label: Bar())
+    call, loop = progress._Progress("call", 1), progress.Loop(8)
+    call.loops.append(loop)
+    call.report()
+    assert call._bar.n == 0
+    for loop.done in (1, 2):
+        call.report()
+        assert call._bar.n == 100 * loop.done / 8
+    call.close(is_complete=is_complete)
+    assert (call._bar.n, call._bar.is_closed) == (end, True)
