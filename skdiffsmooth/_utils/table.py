@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from scipy.sparse import issparse
 from sklearn.utils.validation import check_array, validate_data
 
 from .validation import check_detached
@@ -103,7 +104,8 @@ def check_container(X: Any) -> Any:
     if hasattr(X, "column_names") and hasattr(X, "to_pandas"):
         X = X.to_pandas()
     fields = getattr(getattr(X, "dtype", None), "names", None)
-    if fields is not None or isinstance(X, Mapping | Iterator):
+    # A sparse array by keys is a mapping, too; scikit-learn refuses it by its name.
+    if fields is not None or (isinstance(X, Mapping | Iterator) and not issparse(X)):
         advice = "list(X)" if isinstance(X, Iterator) else "pandas.DataFrame(X)"
         of_fields = f"structured array with the fields {', '.join(fields or ())}"
         raise TypeError(

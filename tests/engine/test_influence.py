@@ -231,7 +231,7 @@ def test_merged_points_do_not_change_the_influence(monkeypatch):
     models = [SmoothedScoreDiffusion(0.1, 0.2).fit(X)]
     monkeypatch.setattr(settings, "_LARGEST_EXACT", 0)
     models.append(SmoothedScoreDiffusion(0.1, 0.2, tol=5.0).fit(X))
-    assert models[1].hierarchy_.tolerance == 0.5
+    assert models[1].hierarchy_.tolerance > 0
     sizes = [model.effective_sample_size(QUERIES, t=4.0) for model in models]
     np.testing.assert_allclose(*sizes, rtol=1e-12)
 

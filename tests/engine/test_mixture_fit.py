@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 from numpy.testing import assert_allclose
 from scipy.stats import multivariate_normal
 from sklearn.exceptions import ConvergenceWarning
@@ -34,41 +35,41 @@ def by_loops(X, responsibilities, floor):
     return np.array(weights) / np.sum(weights), np.array(means), np.array(covariances)
 
 
-@pytest.mark.parametrize("memory_limit", [16.0, 1e-4])
-def test_maximisation_is_that_of_each_component(memory_limit):
+def test_features_are_one_the_columns_and_their_products():
+    x, y, z = 2.0, 3.0, 5.0
+    found = mixture_fit._features(torch.tensor([[x, y, z]], dtype=torch.float64))
+    assert found.tolist() == [[1, x, y, z, x * x, x * y, x * z, y * y, y * z, z * z]]
+
+
+def test_maximisation_is_that_of_each_component():
     X = rows(20, 3)
     responsibilities = np.random.default_rng(1).uniform(size=(2, 4, 20))
-    found = mixture_fit._maximized(responsibilities, X, 0.3, memory_limit)
+    features = mixture_fit._features(torch.from_numpy(X))
+    found = mixture_fit._maximized(torch.from_numpy(responsibilities), features, 3, 0.3)
     for k in range(2):
         for each, expected in zip(found, by_loops(X, responsibilities[k], 0.3), strict=True):
             assert_allclose(each[k], expected, rtol=1e-12)
     # A component without rows gets the floor as its covariance, and no NaN.
     responsibilities[:, 1] = 0
-    empty = mixture_fit._maximized(responsibilities, X, 0.3, memory_limit)
+    empty = mixture_fit._maximized(torch.from_numpy(responsibilities), features, 3, 0.3)
     assert_allclose(empty.weights[:, 1], 0.0, atol=1e-14)
     assert_allclose(empty.means[:, 1], 0.0, atol=1e-12)
     assert_allclose(empty.covariances[:, 1], [0.3 * np.eye(3)] * 2, atol=1e-12)
 
 
-@pytest.mark.parametrize("memory_limit", [16.0, 1e-4])
-def test_densities_are_those_of_the_components(memory_limit):
+def test_densities_are_those_of_the_components():
     rng, X = np.random.default_rng(2), rows(7, 3)
     roots = rng.normal(size=(2, 4, 3, 3))
     own = mixture_fit._Mixtures(
         rng.dirichlet(np.ones(4), size=2), rng.normal(size=(2, 4, 3)), roots @ roots.swapaxes(2, 3)
     )
-    found = mixture_fit._log_joint(own, X, memory_limit)
+    features = mixture_fit._features(torch.from_numpy(X))
+    found = mixture_fit._log_joint(mixture_fit._Mixtures(*map(torch.from_numpy, own)), features)
     assert found.shape == (2, 4, 7)
     for r in range(2):
         for k in range(4):
             normal = multivariate_normal(own.means[r, k], own.covariances[r, k])
             assert_allclose(found[r, k], normal.logpdf(X) + np.log(own.weights[r, k]), rtol=1e-9)
-
-
-def test_flat_components_are_refused():
-    own = mixture_fit._Mixtures(np.ones((1, 1)), np.zeros((1, 1, 2)), np.ones((1, 1, 2, 2)))
-    with pytest.raises(ValueError, match=r"not positive definite.*raise reg_covar"):
-        mixture_fit._log_joint(own, rows(5), 16.0)
 
 
 @pytest.mark.parametrize("settings", [{}, {"n_components": 1}, {"tol": 0.1}, {"reg_covar": 0.2}])
@@ -98,12 +99,28 @@ def test_fits_end_after_the_iterations():
 def test_as_many_mixtures_at_once_as_fit_into_memory(monkeypatch):
     sizes = []
     monkeypatch.setattr(mixture_fit, "_fit_together", lambda own, *_: sizes.append(len(own)))
+    monkeypatch.setattr(GaussianMixture, "fit", lambda own, _: sizes.append("alone"))
     X = rows(50)
-    # Of each mixture five numbers of 8 bytes for a row and a component.
-    for limit, expected in ((2 * 40 * 150, [2, 2, 1]), (2 * 40 * 150 - 1, [1] * 5), (1, [1] * 5)):
+    # Of each mixture three numbers of 8 bytes for a row and a component; of all, six for a row.
+    one, features = 24 * 150, 8 * 50 * 6
+    expected = {2 * one: [2, 2, 1], 2 * one - 1: [1] * 5, features: [1] * 5}
+    expected[features - 1] = ["alone"] * 5
+    for limit, found in expected.items():
         sizes.clear()
         fit_restarts([mixture(seed) for seed in range(5)], X, limit / 2**20)
-        assert sizes == expected
+        assert sizes == found
+
+
+def test_mixtures_are_fitted_alone_where_squares_would_lose_digits(monkeypatch):
+    calls = []
+    monkeypatch.setattr(mixture_fit, "_fit_together", lambda *_: calls.append("together"))
+    monkeypatch.setattr(GaussianMixture, "fit", lambda own, _: calls.append("alone"))
+    X = np.array([[3.0, 4.0], [-3.0, -4.0], [0.0, 0.0]])  # at most 5 from the mean
+    least = np.finfo(float).eps * 25 / 1e-6
+    for reg_covar, expected in ((least, "together"), (least * (1 - 1e-9), "alone")):
+        calls.clear()
+        fit_restarts([mixture(0, reg_covar=reg_covar)], X + 1e6, 16.0)
+        assert calls == [expected]
 
 
 def test_as_few_rows_as_components():
@@ -111,7 +128,7 @@ def test_as_few_rows_as_components():
     own = [mixture(0), mixture(1)]
     fit_restarts(own, X, 16.0)
     for each in own:
-        assert_allclose(np.sort(each.means_, axis=0), X)
+        assert_allclose(np.sort(each.means_, axis=0), X, atol=1e-12)
         assert_allclose(each.weights_, np.full(3, 1 / 3))
     with pytest.raises(ValueError, match="n_samples >= n_components"):
         fit_restarts([mixture(0), mixture(1)], X[:2], 16.0)
