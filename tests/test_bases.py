@@ -26,9 +26,6 @@ from skdiffsmooth._coordinates.hull import AffineHull
 from skdiffsmooth._engine.component_posterior import ComponentPosterior
 from skdiffsmooth._engine.components import GaussianComponents
 from skdiffsmooth._engine.mixture_fit import (
-    _features,
-    _log_joint,
-    _maximized,
     fit_restarts,
     is_restart,
 )
@@ -371,29 +368,6 @@ def test_restarts_are_those_of_separate_fits(n_components, offset, scale):
             np.testing.assert_allclose(getattr(mixture, name), expected, rtol=1e-7)
             np.testing.assert_allclose(getattr(part, name), expected, rtol=1e-7)
             np.testing.assert_array_equal(getattr(single, name), expected)
-
-
-def test_features_give_moments_and_log_densities_of_components():
-    """The products beside sums over rows and scipy's normal densities, with one empty component."""
-    X = table(40)
-    responsibilities = np.random.RandomState(2).dirichlet(np.ones(3), size=(2, 40))
-    responsibilities = responsibilities.transpose(0, 2, 1).copy()
-    responsibilities[1, 2] = 0.0
-    features = _features(torch.from_numpy(X))
-    fits = _maximized(torch.from_numpy(responsibilities), features, 3, 0.01)
-    log_joint = _log_joint(fits, features).numpy()
-    for r, k in np.ndindex(2, 3):
-        own = responsibilities[r, k]
-        weight, mean, covariance = (each[r, k].numpy() for each in fits)
-        assert weight == pytest.approx(own.sum() / responsibilities[r].sum(), abs=1e-14)
-        if own.any():
-            np.testing.assert_allclose(mean, np.average(X, axis=0, weights=own), rtol=1e-12)
-            expected = np.cov(X.T, aweights=own, ddof=0) + 0.01 * np.eye(3)
-            np.testing.assert_allclose(covariance, expected, rtol=1e-11, atol=1e-14)
-        else:
-            np.testing.assert_array_equal(covariance, 0.01 * np.eye(3))
-        expected = stats.multivariate_normal(mean, covariance).logpdf(X) + np.log(weight)
-        np.testing.assert_allclose(log_joint[r, k], expected, rtol=1e-11)
 
 
 def test_which_mixtures_are_restarts():
