@@ -155,7 +155,7 @@ def test_columns_are_averaged_where_the_density_varies_in_their_cells(curvature)
     rows = table.encode(X)
 
     def of_all(queries):
-        return -curvature * (queries[:, 0] - np.rint(queries[:, 0])) ** 2
+        return 2.0 - curvature * (queries[:, 0] - np.rint(queries[:, 0])) ** 2
 
     part = SimpleNamespace(columns=np.array([0, 1]), of_all=of_all)
     nodes, weights = leggauss(3)
