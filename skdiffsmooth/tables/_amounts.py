@@ -320,7 +320,8 @@ def fit_amounts(
     regression, residual = _regress(x, y, setting)
     deviation = np.sqrt(of_rows @ (residual - of_rows @ residual) ** 2)
     # By rounding, residuals of equal values may differ a little.
-    deviation = np.where((y == y[0]).all(axis=0), np.maximum(np.abs(y[0]), 1.0), deviation)
+    is_flat = (y == y[0]).all(axis=0) | (deviation == 0)
+    deviation = np.where(is_flat, np.maximum(np.abs(y[0]), 1.0), deviation)
     part = AmountPart(
         columns, base, x, y, levels, of_rows, list(kernels), periods,
         np.full(x.shape[1], np.inf), 0.35 * deviation, shifts, knots, regression, residual,
