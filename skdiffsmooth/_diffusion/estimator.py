@@ -122,7 +122,8 @@ class BaseScoreDiffusion(FlowDensity):
         if rows.periods is not None:
             check_suits_periods(parsed, rows.periods)
         n_points, d = points.shape
-        with threads_for(n_points**2 * _NODES_OF_CANDIDATES * (d + 2)), counted(1.0) as done:
+        rank = min(d, n_points - 1)  # at most, of the rows' hull
+        with threads_for(n_points**2 * _NODES_OF_CANDIDATES * (rank + 2)), counted(1.0) as done:
             done.size = _SHARE_OF_CHOICE
             settings, geometry, not_compared = settings_for(data, parsed)
             done()

@@ -12,6 +12,7 @@ import torch
 from scipy.linalg import solve_triangular
 
 from skdiffsmooth import KDESampler, SmoothedScoreDiffusion
+from skdiffsmooth._diffusion import estimator
 from skdiffsmooth._utils.threads import threads_for
 from skdiffsmooth._utils.triangular import divide_by_triangle
 
@@ -44,6 +45,21 @@ def test_only_small_work_is_limited():
         assert in_new_thread(counts) == (1, 3, 3)
     finally:
         in_new_thread(lambda: torch.set_num_threads(default))
+
+
+def test_few_rows_of_many_columns_are_small_work(monkeypatch):
+    """Sums are over coordinates in the hull of the rows, of which there are fewer than rows."""
+    sizes = []
+
+    def recorded(size):
+        sizes.append(size)
+        return threads_for(size)
+
+    monkeypatch.setattr(estimator, "threads_for", recorded)
+    images = np.random.RandomState(0).normal(size=(16, 4096))
+    SmoothedScoreDiffusion(50.0, 10.0, n_nodes=4, n_levels=2, n_steps=2).fit(images)
+    SmoothedScoreDiffusion(0.5, 0.1, n_nodes=4, n_levels=2, n_steps=2).fit(X)
+    assert sizes == [16**2 * 64 * (15 + 2), len(X) ** 2 * 64 * (X.shape[1] + 2)]
 
 
 def test_eight_threads_keep_their_settings():
