@@ -163,10 +163,7 @@ def make_model(
     source = source_of(rule)
     has_many = by_frames and kernel.rank > _MOST_DIMENSIONS and is_smoothed
     if has_many and data.shards.alone and not is_candidate:
-        if shifts is None or len(shifts) != levels.n_levels:
-            shifts = _shifts(source, parsed.resources)
-        assert isinstance(source.smoothing, FrozenKernel)
-        source = replace(source, smoothing=replace(source.smoothing, shifts=shifts))
+        source, shifts = _corrected(source, shifts, parsed.resources)
     model = _with_solver(
         source, geometry, parsed, steps_of_levels, background, is_candidate=is_candidate
     )
@@ -244,8 +241,13 @@ def _smoothed_levels(
     return _SmoothedLevels(levels, scales, steps, requested)
 
 
-def _shifts(source: NoisedData, resources: Resources) -> np.ndarray:
-    """Return the corrections (n_levels,) of divergences, see `divergence_shifts`."""
+def _corrected(
+    source: NoisedData, shifts: np.ndarray | None, resources: Resources
+) -> tuple[NoisedData, np.ndarray]:
+    """Return data whose divergences are corrected, and the corrections (n_levels,).
+
+    `shifts` are those of other data; None, or of other levels, they are computed (`divergence_shifts`).
+    """
     smoothing = source.smoothing
     assert isinstance(smoothing, FrozenKernel)
 
@@ -253,7 +255,9 @@ def _shifts(source: NoisedData, resources: Resources) -> np.ndarray:
         other = replace(source, smoothing=replace(smoothing, rule=rule))
         return other.schedule(resources, exclude)
 
-    return divergence_shifts(schedule, smoothing.rule, source.hierarchy.points)
+    if shifts is None or len(shifts) != source.levels.n_levels:
+        shifts = divergence_shifts(schedule, smoothing.rule, source.hierarchy.points)
+    return replace(source, smoothing=replace(smoothing, shifts=shifts)), shifts
 
 
 def _tolerance(geometry: Geometry, parsed: ParsedParameters, *, is_smoothed: bool) -> float:
